@@ -1,0 +1,220 @@
+import Catalogue
+import ChunkModel
+import ChunkResolution
+import ControlAPI
+import Glibc
+import LinuxSystem
+import Logging
+import NIOCore
+import NIOPosix
+import RegistryClient
+import ServiceLifecycle
+import Settings
+import Synchronization
+import Telemetry
+
+/// chunkd, put together: made from settings, runs until it is told to stop.
+package final class AgentRuntime: Service {
+    /// Where one agent's parts are; tests make their own.
+    package struct Configuration: Sendable {
+        package var settings: AgentSettings
+        package var registry: RegistryConfiguration
+
+        package init(settings: AgentSettings, registry: RegistryConfiguration) {
+            self.settings = settings
+            self.registry = registry
+        }
+    }
+
+    /// How often the gate's counters are read, uses are noted and the quota is looked at.
+    private static let maintenanceInterval = Duration.seconds(2)
+    /// Threads that decompress, and that do blocking file work.
+    private static let decodeThreads = 2
+    private static let diskThreads = 2
+    /// Event loops for control and metrics: neither is busy.
+    private static let eventLoops = 1
+
+    package let service: AgentService
+    package let metrics: AgentMetrics
+    private let settings: AgentSettings
+    private let images: ImageService
+    private let gate: GateClient
+    private let pipeline: FetchPipeline
+    private let registry: RegistryClient
+    private let decoders: DecodePool
+    private let disk: WorkQueue
+    private let logger: Logger
+    private let notices: AsyncStream<GateClient.Notice>
+
+    /// Opens what must be there: blocking file I/O, so call it before anything waits.
+    package init(_ configuration: Configuration, logger: Logger) throws {
+        let settings = configuration.settings
+        self.settings = settings
+        self.logger = logger
+        let metrics = AgentMetrics()
+        self.metrics = metrics
+        let directory = settings.stateDirectory + "/agent"
+        try Self.waitForDirectory(directory)
+        let content = try ContentStore(directory: directory + "/content")
+        let catalogue = try Catalogue(path: directory + "/catalogue.sqlite")
+        if case .damaged(let aside, let reason) = catalogue.condition {
+            logger.error(
+                "the catalogue was damaged and is made again", metadata: ["setAside": "\(aside)", "reason": "\(reason)"])
+        }
+        let limits = Self.limits(settings)
+        // Slots as large as any chunk may be: their pages exist from first use only.
+        let arena = try Arena(slotSize: Limits.maxChunkSize, slotCount: limits.slots)
+        disk = try WorkQueue("disk", threads: Self.diskThreads)
+        decoders = try DecodePool(threads: Self.decodeThreads)
+        registry = RegistryClient(configuration: configuration.registry, observer: metrics.observe)
+        pipeline = FetchPipeline()
+        let (stream, continuation) = AsyncStream.makeStream(of: GateClient.Notice.self)
+        notices = stream
+        let pipeline = self.pipeline
+        gate = try GateClient(path: settings.gateSocket, arena: arena, logger: logger) { notice in
+            switch notice {
+            case .up(let connection, _, _): pipeline.post(.gateUp(connection))
+            case .down: pipeline.post(.gateDown)
+            case .event(let connection, let event):
+                return pipeline.post(.gate(connection: connection.number, event))
+            case .refused: break
+            }
+            continuation.yield(notice)
+        }
+        images = ImageService(
+            ImageService.Parts(
+                gate: gate, pipeline: pipeline, catalogue: catalogue, content: content,
+                loader: PartsLoader(registry: registry, content: content, disk: disk), disk: disk, metrics: metrics,
+                logger: logger, hydrateAfter: settings.hydrate.enabled ? settings.hydrate.delay : nil,
+                quota: (settings.quota.highWaterBytes, settings.quota.lowWaterBytes)))
+        service = AgentService(
+            images: images, gate: gate, pipeline: pipeline, metrics: metrics, logger: logger,
+            doctorParts: DoctorParts(
+                catalogue: catalogue, registry: registry, disk: disk, stateDirectory: settings.stateDirectory,
+                gateSocket: settings.gateSocket, configuredHosts: settings.registries.map(\.host)),
+            quota: settings.quota.highWaterBytes)
+        try startPipeline(arena, catalogue, limits)
+    }
+
+    private func startPipeline(_ arena: Arena, _ catalogue: Catalogue, _ limits: FetchLimits) throws {
+        let images = self.images
+        var readAhead: ReadAheadDetector.Limits? = ReadAheadDetector.Limits()
+        readAhead?.maxWindowBytes = Int(clamping: settings.readAheadWindowMaxBytes)
+        if settings.readAheadWindowMaxBytes == 0 { readAhead = nil }
+        try pipeline.start(
+            FetchPipeline.Parts(
+                registry: registry, catalogue: catalogue, metrics: metrics, logger: logger, arena: arena,
+                decoders: decoders, limits: limits, readAhead: readAhead,
+                hydrationRate: settings.hydrate.rateBytesPerSecond, makeRoom: { await images.makeRoom() }))
+    }
+
+    static func limits(_ settings: AgentSettings) -> FetchLimits {
+        var limits = FetchLimits()
+        limits.rangeBytes = Int(clamping: settings.fetch.rangeMaxBytes)
+        limits.deadline = settings.fetch.deadline
+        // Half for readers, who come first; of the rest so many that ranges are long and their latencies overlap.
+        limits.demandRanges = max(1, settings.fetch.parallel / 2)
+        limits.speculativeRanges = max(1, min(3, settings.fetch.parallel / 4))
+        return limits
+    }
+
+    /// chunkgate makes the directory for chunkd's user when it starts, which may be a moment later.
+    private static func waitForDirectory(_ path: String) throws(AgentError) {
+        let deadline = Monotonic.now.adding(milliseconds: 10_000)
+        while true {
+            do throws(SystemError) { return try Directory.create(path, mode: 0o700) } catch {
+                guard Monotonic.now < deadline else {
+                    throw AgentError(.state, "\(error): start chunkgate with --agent-user, or make it for this user")
+                }
+            }
+            usleep(100_000)
+        }
+    }
+
+    // MARK: - Running
+
+    /// Runs until a graceful shutdown is asked for. Throws when another agent has the gate or a socket cannot be had.
+    package func run() async throws {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: Self.eventLoops)
+        do {
+            try await serve(group)
+        } catch {
+            await end(group)
+            throw error
+        }
+        await end(group)
+    }
+
+    private func serve(_ group: MultiThreadedEventLoopGroup) async throws {
+        let control = try await ControlServer.start(
+            path: settings.controlSocket, group: group, service: service, logger: logger)
+        var telemetry: TelemetryServer?
+        if let address = settings.metricsAddress {
+            let gate = self.gate
+            telemetry = try await TelemetryServer.start(
+                host: address.host, port: address.port, group: group, registry: metrics.registry
+            ) {
+                gate.current == nil ? .notReady(reason: "no connection to chunkgate") : .ready
+            }
+        }
+        try gate.start()
+        logger.info(
+            "ready",
+            metadata: [
+                "version": "\(AgentService.version)", "control": "\(settings.controlSocket)",
+                "metrics": "\(telemetry.map { String($0.port) } ?? "off")",
+            ])
+        let result: Result<Void, any Error> = await withTaskGroup(of: Result<Void, any Error>.self) { tasks in
+            tasks.addTask { await self.follow() }
+            tasks.addTask { await self.maintain() }
+            tasks.addTask {
+                do { return .success(try await gracefulShutdown()) } catch { return .failure(error) }
+            }
+            let first = await tasks.next() ?? .success(())
+            tasks.cancelAll()
+            return first
+        }
+        logger.info("stopping")
+        await control.stop()
+        try? await telemetry?.stop()
+        try result.get()
+    }
+
+    /// Keeps the images in step with the gate's connections, one notice after the other.
+    private func follow() async -> Result<Void, any Error> {
+        for await notice in notices {
+            switch notice {
+            case .up(let connection, let gap, _):
+                metrics.gateConnected.set(1)
+                service.integrityGap.withLock { $0 = gap }
+                if gap {
+                    logger.critical("chunkgate lost its group while images were mounted: see docs/operations.md")
+                }
+                await images.sync(connection.number)
+            case .down:
+                metrics.gateConnected.set(0)
+                await images.noteGateDown()
+            case .refused(let error): return .failure(error)
+            case .event: break
+            }
+        }
+        return .success(())
+    }
+
+    private func maintain() async -> Result<Void, any Error> {
+        while !Task.isCancelled {
+            try? await Task.sleep(for: Self.maintenanceInterval)
+            await images.maintain()
+        }
+        return .success(())
+    }
+
+    private func end(_ group: MultiThreadedEventLoopGroup) async {
+        gate.stop()
+        pipeline.post(.stop)
+        await registry.shutDown()
+        decoders.stop()
+        disk.stop()
+        try? await group.shutdownGracefully()
+    }
+}

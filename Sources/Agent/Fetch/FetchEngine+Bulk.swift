@@ -1,0 +1,95 @@
+import Catalogue
+import ChunkModel
+import ChunkResolution
+import Telemetry
+
+/// Hydration, prefetch and repair: what nobody is blocked on.
+extension FetchEngine {
+    func startBulk(_ request: FetchPipeline.BulkRequest) {
+        jobs.append(
+            BulkJob(
+                id: request.id, isPaced: request.isPaced, blobs: request.blobs.map { book.id(of: $0) },
+                notBefore: now + request.delay, progress: request.progress, completion: request.completion))
+    }
+
+    func stopBulk(_ id: UInt64) {
+        guard let number = jobs.firstIndex(where: { $0.id == id }) else { return }
+        let job = jobs.remove(at: number)
+        job.completion?(job.outcome)
+    }
+
+    /// Lets every job ask for more, prefetches first, and ends those that are done.
+    func runBulk() {
+        guard gate != nil, !jobs.isEmpty else { return }
+        for number in jobs.indices.sorted(by: { !jobs[$0].isPaced && jobs[$1].isPaced }) where jobs[number].notBefore <= now {
+            advance(number)
+        }
+        for job in jobs where job.isAtEnd && job.outstanding.isEmpty {
+            if !job.isPaced || job.isComplete(book) {
+                stopBulk(job.id)
+            } else if let number = jobs.firstIndex(where: { $0.id == job.id }) {
+                // Something could not be had: once more, later.
+                jobs[number].restart(at: now + Self.hydrationPause)
+            }
+        }
+    }
+
+    private func advance(_ number: Int) {
+        while !jobs[number].isAtEnd {
+            let room = BulkJob.window - jobs[number].outstanding.count
+            // Asked for in batches, so that ranges are long.
+            guard room >= BulkJob.window / 2 else { return }
+            var bytes = Int.max
+            if jobs[number].isPaced {
+                bytes = pacer.allowance(pendingDemand: scheduler.pendingDemand, now: now)
+                guard bytes > 0 else { return }
+            }
+            let next = jobs[number].next(book, count: room, bytes: bytes, isPending: { scheduler.isPending($0) })
+            guard !next.keys.isEmpty else { return }
+            if jobs[number].isPaced {
+                pacer.take(next.bytes)
+                parts.metrics.hydratedBytes.increment(by: UInt64(next.bytes))
+            }
+            jobs[number].outstanding.formUnion(next.keys)
+            perform(.want(next.keys, .background, repair: false))
+            flushLocates()
+        }
+    }
+
+    func noteBulkSettled(_ key: ChunkKey, _ resident: Bool, _ source: FetchSource?) {
+        guard let layout = book[key.blob].description?.layout else { return }
+        for number in jobs.indices where jobs[number].outstanding.remove(key) != nil {
+            if resident {
+                jobs[number].outcome.filled += 1
+                jobs[number].outcome.rawBytes += UInt64(layout.index[key.chunk].size)
+                if source == .registry {
+                    jobs[number].outcome.fetchedBytes += UInt64(layout.storedRange(of: key.chunk..<key.chunk + 1).count)
+                }
+            } else {
+                jobs[number].outcome.failed += 1
+            }
+            jobs[number].progress?(jobs[number].outcome)
+        }
+    }
+
+    // MARK: - Repair
+
+    func repair(_ key: BlobKey, _ chunks: [Int], _ completion: @escaping @Sendable (Set<Int>) -> Void) {
+        guard gate != nil, let id = book.existing(key), book[id].description != nil, !chunks.isEmpty else {
+            return completion([])
+        }
+        repairs.append(Repair(blob: id, outstanding: Set(chunks), completion: completion))
+        perform(.want(chunks.map { ChunkKey(id, $0) }, .background, repair: true))
+        flushLocates()
+    }
+
+    func noteRepairSettled(_ key: ChunkKey, _ resident: Bool) {
+        for number in repairs.indices.reversed() where repairs[number].blob == key.blob {
+            guard repairs[number].outstanding.remove(key.chunk) != nil else { continue }
+            if resident { repairs[number].repaired.insert(key.chunk) }
+            guard repairs[number].outstanding.isEmpty else { continue }
+            let done = repairs.remove(at: number)
+            done.completion(done.repaired)
+        }
+    }
+}

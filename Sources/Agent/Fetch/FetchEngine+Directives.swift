@@ -1,0 +1,207 @@
+import Catalogue
+import ChunkModel
+import ChunkResolution
+import Telemetry
+import HTTPTransfer
+import LinuxSystem
+import OCISpec
+import Logging
+import RegistryClient
+
+extension FetchEngine {
+    /// Has the scheduler decide and does what it says.
+    func perform(_ event: FetchScheduler.Event) {
+        for directive in scheduler.handle(event, now: now) {
+            switch directive {
+            case .locate(let key): toLocate.append(key)
+            case .copy(let to, let from): copy(to, from)
+            case .fetch(let plan): fetch(plan)
+            case .cancel(let id): ranges[id]?.cancel()
+            case .fail(let key, let errno, let reason): fail(key, errno: errno, reason)
+            case .settled(let key, let rank, let resident, let source): noteSettled(key, rank, resident, source)
+            case .quarantined(let key, let source): noteQuarantined(key, source)
+            case .released(let blob):
+                parts.logger.notice("source is trusted again", metadata: ["blob": "\(book[blob].key.blob)"])
+            case .makeRoom: makeRoom()
+            }
+        }
+        parts.metrics.quarantines.set(scheduler.quarantined.count)
+    }
+
+    // MARK: - Looking up
+
+    /// Asks the catalogue where the collected chunks also lie. With one blob on the node there is nowhere.
+    func flushLocates() {
+        while !toLocate.isEmpty {
+            let keys = toLocate
+            toLocate = []
+            guard book.ids.count > 1 else {
+                for key in keys { noteLocated(key, []) }
+                continue
+            }
+            let asked = keys.compactMap { key in
+                book[key.blob].description.map { (key, $0.layout.index[key.chunk].digest) }
+            }
+            let catalogue = parts.catalogue
+            let metrics = parts.metrics
+            let post = self.post
+            Task {
+                var found: [[ChunkPlace]] = []
+                do throws(CatalogueError) { found = try await catalogue.places(of: asked.map(\.1)) } catch {
+                    // The registry still has it.
+                    metrics.catalogueErrors[error.reason].increment()
+                }
+                post(.located(asked.enumerated().map { ($1.0, $0 < found.count ? found[$0] : []) }))
+            }
+            return
+        }
+    }
+
+    func noteLocated(_ key: ChunkKey, _ places: [ChunkPlace]) {
+        var sources: [FetchSource] = []
+        for place in places {
+            guard let id = book.existing(place.blob), id != key.blob || place.chunk != key.chunk,
+                book[id].handle != nil, book[id].isResident(place.chunk)
+            else { continue }
+            sources.append(.local(ChunkKey(id, place.chunk)))
+            // A second copy is as likely to be rotten as the registry is to be slow.
+            if sources.count == 2 { break }
+        }
+        perform(.located(key, sources + [.registry]))
+    }
+
+    // MARK: - Doing
+
+    private func copy(_ to: ChunkKey, _ from: ChunkKey) {
+        guard let toHandle = book[to.blob].handle, let fromHandle = book[from.blob].handle else {
+            return perform(.filled(to, .unknown, errno: 0))
+        }
+        gate?.send(
+            .copy(
+                to: .init(blob: toHandle, chunk: UInt32(to.chunk)),
+                from: .init(blob: fromHandle, chunk: UInt32(from.chunk))))
+    }
+
+    func fail(_ key: ChunkKey, errno: UInt32, _ reason: FetchScheduler.FailureReason) {
+        missTimes[key] = nil
+        parts.metrics.noteFailedRead(reason)
+        parts.logger.error(
+            "a read failed",
+            metadata: [
+                "blob": "\(book[key.blob].key.blob)", "chunk": "\(key.chunk)", "reason": "\(reason.rawValue)",
+                "errno": "\(errno)",
+                "source": "\(book[key.blob].description?.reference.name ?? "unknown")",
+            ])
+        guard let handle = book[key.blob].handle else { return }
+        gate?.send(.fail(at: .init(blob: handle, chunk: UInt32(key.chunk)), errno: errno))
+    }
+
+    private func noteSettled(_ key: ChunkKey, _ rank: FetchRank, _ resident: Bool, _ source: FetchSource?) {
+        if let came = missTimes.removeValue(forKey: key), resident { parts.metrics.missSeconds.observe(now - came) }
+        if resident, case .local = source { parts.metrics.noteLocalCopy() }
+        if resident { book[key.blob].setResident(key.chunk) }
+        noteBulkSettled(key, resident, source)
+        noteRepairSettled(key, resident)
+    }
+
+    private func noteQuarantined(_ key: ChunkKey, _ source: FetchSource) {
+        parts.metrics.mismatches.increment()
+        let entry = book[key.blob]
+        let name =
+            switch source {
+            case .local: "local"
+            case .registry: "registry/\(entry.description?.reference.registry ?? "")"
+            }
+        parts.metrics.noteFetchError(name, "mismatch")
+        parts.logger.critical(
+            "wrong bytes from a source: quarantined",
+            metadata: [
+                "blob": "\(entry.key.blob)", "chunk": "\(key.chunk)", "source": "\(name)",
+                "repository": "\(entry.description?.reference.name ?? "")",
+            ])
+    }
+
+    private func makeRoom() {
+        guard !isMakingRoom else { return }
+        isMakingRoom = true
+        let makeRoom = parts.makeRoom
+        let post = self.post
+        Task { post(.roomMade(await makeRoom())) }
+    }
+
+    // MARK: - Ranges
+
+    private func fetch(_ plan: RangePlan) {
+        arenaUsed = now
+        guard let gate, let handle = book[plan.blob].handle, let description = book[plan.blob].description else {
+            return perform(.rangeEnded(id: plan.id, delivered: 0, failure: .permanent))
+        }
+        let post = self.post
+        let range = RangeFetch(
+            plan: plan, arena: parts.arena, gate: gate, handle: handle, layout: description.layout,
+            decoders: description.layout.isRaw ? nil : parts.decoders, onUndecodable: { post(.undecodable($0)) })
+        ranges[plan.id] = Self.run(range, description, parts, post)
+    }
+
+    /// Streams a range from the registry; reports its end when every chunk of it is handed on.
+    private static func run(
+        _ range: RangeFetch, _ description: BlobDescription, _ parts: FetchPipeline.Parts,
+        _ post: @escaping @Sendable (FetchPipeline.Input) -> Void
+    ) -> Task<Void, Never> {
+        let plan = range.plan
+        return Task {
+            let begin = Monotonic.now
+            let result = await stream(range, description, parts)
+            let name = "registry/" + ((try? result.get())?.host ?? description.reference.registry)
+            var failure: FetchFailure?
+            if case .failure(let error) = result {
+                failure = Self.failure(of: error)
+                note(error, plan, description, name, parts)
+            }
+            let reported = failure
+            range.end { delivered, bytes in
+                parts.metrics.noteRange(
+                    name, chunks: delivered, bytes: bytes,
+                    elapsed: .nanoseconds(Int64(Monotonic.now.nanoseconds - begin.nanoseconds)))
+                post(.rangeEnded(id: plan.id, delivered: delivered, reported))
+            }
+        }
+    }
+
+    private static func stream(
+        _ range: RangeFetch, _ description: BlobDescription, _ parts: FetchPipeline.Parts
+    ) async -> Result<RangeResult, RegistryError> {
+        do throws(RegistryError) {
+            return .success(
+                try await parts.registry.blobRange(
+                    description.stored.digest, of: description.reference, range: range.plan.stored,
+                    totalSize: description.stored.size, priority: range.plan.rank == .demand ? .onDemand : .prefetch,
+                    bypassingCaches: range.plan.bypassCaches, sink: { range.take($0) }))
+        } catch { return .failure(error) }
+    }
+
+    private static func note(
+        _ error: RegistryError, _ plan: RangePlan, _ description: BlobDescription, _ source: String,
+        _ parts: FetchPipeline.Parts
+    ) {
+        if error.code == .cancelled { return }
+        parts.metrics.noteFetchError(source, error.reason)
+        parts.logger.warning(
+            "a range failed",
+            metadata: [
+                "source": "\(source)", "blob": "\(description.stored.digest)", "chunks": "\(plan.chunks)",
+                "error": "\(error.message)",
+            ])
+    }
+
+    /// Whether the same request may succeed later.
+    private static func failure(of error: RegistryError) -> FetchFailure {
+        switch error.code {
+        case .unauthorized, .notFound, .tooLarge, .redirectRefused, .realmRefused, .credentials, .configuration,
+            .localFile, .digestMismatch, .sizeMismatch, .invalidDocument, .noMatchingPlatform:
+            .permanent
+        case .cancelled, .unreachable, .rateLimited, .serverError, .unexpectedStatus, .malformedResponse, .circuitOpen:
+            .transient(retryAfter: nil)
+        }
+    }
+}

@@ -1,0 +1,146 @@
+import Catalogue
+import ChunkModel
+import ChunkResolution
+import LinuxSystem
+import Logging
+import OCISpec
+import RegistryClient
+import Synchronization
+
+/// Brings chunks to the gate: the shell around `FetchScheduler`. One thread owns all state and takes one input after
+/// the other; bytes never pass through it.
+///
+/// Thread-safe: everything is a message to that thread.
+package final class FetchPipeline: Sendable {
+    /// What the thread is told.
+    enum Input: Sendable {
+        case gateUp(GateConnection)
+        case gateDown
+        case gate(connection: UInt64, GateProtocol.Event)
+        /// The image's blobs as this connection has them. Without a description misses of a blob wait for one.
+        case attach(connection: UInt64, [BlobAttachment])
+        case describe(BlobKey, BlobDescription)
+        /// Nobody can say how to fetch these: their readers are told at once.
+        case refuse([BlobKey])
+        case detach([BlobKey])
+        case located([(ChunkKey, [ChunkPlace])])
+        case rangeEnded(id: UInt64, delivered: Int, FetchFailure?)
+        case undecodable(ChunkKey)
+        case roomMade(Bool)
+        case startBulk(BulkRequest)
+        case stopBulk(UInt64)
+        case repair(BlobKey, [Int], @Sendable (_ repaired: Set<Int>) -> Void)
+        case query(@Sendable (Snapshot) -> Void)
+        case stop
+    }
+
+    /// A `BulkJob` to be.
+    struct BulkRequest: Sendable {
+        let id: UInt64
+        let blobs: [BlobKey]
+        let isPaced: Bool
+        let delay: Duration
+        var progress: (@Sendable (BulkJob.Outcome) -> Void)?
+        var completion: (@Sendable (BulkJob.Outcome) -> Void)?
+    }
+
+    /// What the engine says of itself.
+    struct Snapshot: Sendable {
+        var quarantined: [BlobKey] = []
+        var pendingDemand = 0
+        var pendingSpeculative = 0
+        /// Blobs somebody read since the last snapshot.
+        var used: [BlobKey] = []
+    }
+
+    /// What the engine works with.
+    struct Parts: Sendable {
+        let registry: RegistryClient
+        let catalogue: Catalogue
+        let metrics: AgentMetrics
+        let logger: Logger
+        let arena: Arena
+        let decoders: DecodePool
+        let limits: FetchLimits
+        let readAhead: ReadAheadDetector.Limits?
+        let hydrationRate: UInt64?
+        /// Evicts something unmounted; true when room was made.
+        let makeRoom: @Sendable () async -> Bool
+    }
+
+    private let inbox = Monitor(Inbox())
+    private let nextBulk = Atomic<UInt64>(1)
+
+    struct Inbox {
+        var inputs: [Input] = []
+        var isStopped = false
+    }
+
+    init() {}
+
+    /// Starts the thread.
+    func start(_ parts: Parts) throws(SystemError) {
+        try Thread.start("fetch", stackSize: 512 << 10) { [self] in
+            FetchEngine(parts, post: { [weak self] in self?.post($0) }).run(inbox)
+        }
+    }
+
+    /// Sends a message. Never blocks.
+    func post(_ input: Input) {
+        inbox.update { inbox in
+            if inbox.isStopped { return }
+            inbox.inputs.append(input)
+            if case .stop = input { inbox.isStopped = true }
+        }
+    }
+
+    func snapshot() async -> Snapshot {
+        await withCheckedContinuation { continuation in
+            let isAccepted = inbox.update { inbox in
+                if !inbox.isStopped { inbox.inputs.append(.query { continuation.resume(returning: $0) }) }
+                return !inbox.isStopped
+            }
+            if !isAccepted { continuation.resume(returning: Snapshot()) }
+        }
+    }
+
+    /// Keeps fetching what the blobs lack at the hydration's rate, from `delay` on, until `stopBulk`.
+    func hydrate(_ blobs: [BlobKey], after delay: Duration) -> UInt64 {
+        let id = nextBulk.wrappingAdd(1, ordering: .relaxed).oldValue
+        post(.startBulk(BulkRequest(id: id, blobs: blobs, isPaced: true, delay: delay)))
+        return id
+    }
+
+    /// Fetches what the blobs lack; returns when everything was tried. Cancelling stops asking for more.
+    func prefetch(
+        _ blobs: [BlobKey], progress: @escaping @Sendable (BulkJob.Outcome) -> Void
+    ) async -> BulkJob.Outcome {
+        let id = nextBulk.wrappingAdd(1, ordering: .relaxed).oldValue
+        return await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let request = BulkRequest(
+                    id: id, blobs: blobs, isPaced: false, delay: .zero, progress: progress,
+                    completion: { continuation.resume(returning: $0) })
+                if !inbox.withLock({ $0.isStopped }) {
+                    post(.startBulk(request))
+                } else {
+                    continuation.resume(returning: BulkJob.Outcome())
+                }
+            }
+        } onCancel: {
+            post(.stopBulk(id))
+        }
+    }
+
+    /// Fetches chunks that are on disk with wrong bytes; returns those that are right now.
+    func repair(_ blob: BlobKey, _ chunks: [Int]) async -> Set<Int> {
+        await withCheckedContinuation { continuation in
+            let isAccepted = inbox.update { inbox in
+                guard !inbox.isStopped else { return false }
+                inbox.inputs.append(.repair(blob, chunks) { continuation.resume(returning: $0) })
+                return true
+            }
+            if !isAccepted { continuation.resume(returning: []) }
+        }
+    }
+}

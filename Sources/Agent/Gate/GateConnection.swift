@@ -1,0 +1,156 @@
+import ChunkModel
+import Glibc
+import LinuxSystem
+import Synchronization
+
+/// One connection to chunkgate: frames out, replies to those who asked, everything else to the owner.
+///
+/// Thread-safe. Handles the gate gives out are valid as long as this object is the current connection.
+package final class GateConnection: Sendable {
+    /// Counts up from connection to connection.
+    package let number: UInt64
+    private let socket: PacketSocket
+    private let pending = Mutex<Pending>(Pending())
+
+    private struct Pending {
+        var isClosed = false
+        var next: UInt32 = 1
+        var calls: [UInt32: Call] = [:]
+    }
+
+    private struct Call {
+        let continuation: CheckedContinuation<Result<[GateProtocol.Event], AgentError>, Never>
+        /// The reply is many `image` frames and an `end`.
+        let isList: Bool
+        var events: [GateProtocol.Event] = []
+    }
+
+    /// Calls under way at once; more are refused.
+    static let maxCalls = 256
+
+    init(number: UInt64, socket: PacketSocket) {
+        self.number = number
+        self.socket = socket
+    }
+
+    // MARK: - Sending
+
+    /// Sends a frame nobody waits for: fills, copies, failures. May block while the gate's queue is full, so never call
+    /// it from a task. False when the connection is gone, which its owner learns by itself.
+    @discardableResult
+    package func send(_ request: GateProtocol.Request) -> Bool {
+        do throws(SystemError) {
+            try socket.send(GateProtocol.encode(request, number: 0))
+            return true
+        } catch {
+            close()
+            return false
+        }
+    }
+
+    /// Sends a request on `queue` and waits for its reply: all frames up to the last.
+    func call(
+        _ request: GateProtocol.Request, descriptors: [File] = [], timeout: Duration, on queue: WorkQueue
+    ) async throws(AgentError) -> [GateProtocol.Event] {
+        let result: Result<[GateProtocol.Event], AgentError> = await withCheckedContinuation { continuation in
+            let opened: Result<UInt32, AgentError> = pending.withLock { pending in
+                guard !pending.isClosed else { return .failure(Self.away) }
+                guard pending.calls.count < Self.maxCalls else {
+                    return .failure(AgentError(.gateTimeout, "\(Self.maxCalls) requests wait for chunkgate"))
+                }
+                let number = pending.next
+                pending.next = number == .max ? 1 : number + 1
+                pending.calls[number] = Call(continuation: continuation, isList: request == .list)
+                return .success(number)
+            }
+            switch opened {
+            case .failure(let error): continuation.resume(returning: .failure(error))
+            case .success(let number):
+                queue.post { [self] in
+                    do throws(SystemError) {
+                        try socket.send(GateProtocol.encode(request, number: number), descriptors: descriptors)
+                    } catch { close() }
+                }
+                Task { [weak self] in
+                    try? await Task.sleep(for: timeout)
+                    self?.finish(number, .failure(AgentError(.gateTimeout, "chunkgate did not answer in \(timeout)")))
+                }
+            }
+        }
+        return try result.get()
+    }
+
+    private func finish(_ number: UInt32, _ result: Result<[GateProtocol.Event], AgentError>) {
+        let call = pending.withLock { $0.calls.removeValue(forKey: number) }
+        call?.continuation.resume(returning: result)
+    }
+
+    static let away = AgentError(.gateAway, "no connection to chunkgate")
+
+    // MARK: - Receiving
+
+    /// Reads frames until the connection ends, on the caller's thread. What nobody asked for goes to `onEvent`.
+    func receiveAll(_ onEvent: (GateProtocol.Event) -> Void) -> AgentError {
+        while true {
+            do throws(SystemError) {
+                guard let message = try socket.receive(limit: GateProtocol.maxFrameSize) else { return Self.away }
+                let (event, number) = try decode(message.bytes)
+                if !deliver(event, number) { onEvent(event) }
+            } catch { return AgentError(.gateProtocol, "connection to chunkgate: \(error)") }
+        }
+    }
+
+    /// Receives one frame: the answer to `hello`.
+    func receiveOne() throws(AgentError) -> GateProtocol.Event {
+        do throws(SystemError) {
+            guard let message = try socket.receive(limit: GateProtocol.maxFrameSize) else { throw SystemError(EPIPE, "recv") }
+            return try decode(message.bytes).0
+        } catch { throw AgentError(.gateAway, "chunkgate ended the connection: \(error)") }
+    }
+
+    func sendHello(_ arena: Arena) throws(SystemError) {
+        let hello = GateProtocol.Request.hello(slotSize: UInt32(arena.slotSize), slotCount: UInt32(arena.slotCount))
+        try socket.send(GateProtocol.encode(hello, number: 0), descriptors: [arena.file])
+    }
+
+    private func decode(_ bytes: [UInt8]) throws(SystemError) -> (GateProtocol.Event, UInt32) {
+        do throws(GateProtocol.Malformed) {
+            let decoded = try GateProtocol.decodeEvent(bytes)
+            return (decoded.event, decoded.number)
+        } catch { throw SystemError(EPROTO, "recvmsg", "frame of \(bytes.count) bytes: \(error)") }
+    }
+
+    /// Hands a reply to who asked; false when nobody did.
+    private func deliver(_ event: GateProtocol.Event, _ number: UInt32) -> Bool {
+        switch event {
+        case .miss, .touched, .filled, .helloReply: return false
+        case .image, .end, .reply, .residencyBits, .counters, .verified: break
+        }
+        let done: Call?? = pending.withLock { pending in
+            guard var call = pending.calls[number] else { return nil }
+            call.events.append(event)
+            if case .image = event, call.isList {
+                pending.calls[number] = call
+                return .some(nil)
+            }
+            pending.calls[number] = nil
+            return .some(call)
+        }
+        guard let done else { return number != 0 }
+        if let done { done.continuation.resume(returning: .success(done.events)) }
+        return true
+    }
+
+    // MARK: - Ending
+
+    /// Ends the connection; its reader returns, its calls fail.
+    package func close() {
+        socket.shutdown()
+        let calls = pending.withLock { pending in
+            pending.isClosed = true
+            defer { pending.calls = [:] }
+            return Array(pending.calls.values)
+        }
+        for call in calls { call.continuation.resume(returning: .failure(Self.away)) }
+    }
+}

@@ -1,0 +1,113 @@
+import Catalogue
+import ChunkModel
+import ControlAPI
+import Logging
+import Telemetry
+
+/// Making room: unmounted images go, least recently used first.
+extension ImageService {
+    /// Why room is made, and how much.
+    enum Collection: Sendable {
+        /// Everything that no mount, pin or quota keeps.
+        case all
+        /// Down to the low-water mark.
+        case quota(resident: UInt64)
+        /// A write did not fit: at least these bytes.
+        case bytes(UInt64)
+    }
+
+    /// What a full disk is relieved of at once: enough for the arena and the next few writes.
+    static let roomStep: UInt64 = 128 << 20
+
+    /// Removes images, or says which it would remove; least recently used first.
+    func collect(_ collection: Collection, dryRun: Bool) async throws -> [GarbageItem] {
+        let images = try await parts.gate.list()
+        let records = (try? await parts.catalogue.images()) ?? []
+        let byDigest = Dictionary(records.map { ($0.manifest, $0) }, uniquingKeysWith: { first, _ in first })
+        var goal = try await goal(collection)
+        var left = images
+        var removed: [GarbageItem] = []
+        let candidates = images.filter { !$0.mounted && byDigest[$0.manifest]?.isPinned != true }
+            .map { (lastUsed: byDigest[$0.manifest]?.lastUsed ?? 0, info: $0) }
+            .sorted { ($0.lastUsed, $0.info.manifest) < ($1.lastUsed, $1.info.manifest) }
+        for (_, info) in candidates {
+            if let wanted = goal, wanted == 0 { break }
+            guard !isBusy(info.manifest) else { continue }
+            var freed = Self.freed(by: info, among: left)
+            if !dryRun {
+                do { freed = try await remove(info.manifest, others: left) } catch let error as AgentError {
+                    // Mounted meanwhile, or damaged: the next one may go.
+                    parts.logger.warning(
+                        "an image could not be removed", metadata: ["manifest": "\(info.manifest)", "error": "\(error)"])
+                    continue
+                }
+            }
+            left.removeAll { $0.manifest == info.manifest }
+            if let wanted = goal { goal = wanted > freed ? wanted - freed : 0 }
+            removed.append(
+                GarbageItem(
+                    manifestDigest: info.manifest, references: byDigest[info.manifest]?.references ?? [],
+                    freedBytes: freed))
+        }
+        return removed
+    }
+
+    /// Bytes to free; nil is all there is.
+    private func goal(_ collection: Collection) async throws -> UInt64? {
+        switch collection {
+        case .bytes(let bytes): return bytes
+        case .quota(let resident): return resident > parts.quota.low ? resident - parts.quota.low : 0
+        case .all:
+            guard parts.quota.high > 0 else { return nil }
+            let resident = try await parts.gate.counters()[.residentBytes] ?? 0
+            return resident > parts.quota.low ? resident - parts.quota.low : 0
+        }
+    }
+
+    /// Resident bytes of the blobs only this image names, its bootstrap, about.
+    private static func freed(by info: GateProtocol.ImageInfo, among images: [GateProtocol.ImageInfo]) -> UInt64 {
+        let others = images.filter { $0.manifest != info.manifest }
+        let alone = info.blobs.filter { blob in
+            !others.contains { $0.blobs.contains { $0.handle == blob.handle } }
+        }
+        return info.bootstrapSize
+            + alone.reduce(0) { total, blob in
+                total + (blob.chunkCount == 0 ? 0 : blob.rawSize / UInt64(blob.chunkCount) * UInt64(blob.residentCount))
+            }
+    }
+
+    private func remove(_ digest: Digest, others: [GateProtocol.ImageInfo]) async throws -> UInt64 {
+        try await exclusively(digest) {
+            let keys = states[digest]?.keys ?? []
+            let shared = Set(states.filter { $0.key != digest }.flatMap(\.value.keys))
+            let alone = keys.filter { !shared.contains($0) }
+            let freed = try await parts.gate.removeImage(digest)
+            if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
+            parts.pipeline.post(.detach(alone))
+            states[digest] = nil
+            parts.metrics.evictedBytes.increment(by: freed)
+            parts.logger.info("image removed", metadata: ["manifest": "\(digest)", "bytes": "\(freed)"])
+            do throws(CatalogueError) { try await parts.catalogue.remove(digest) } catch { noteCatalogueError(error) }
+            let content = parts.content
+            await parts.disk.run {
+                content.remove(.manifest, digest)
+                content.remove(.image, digest)
+                for key in alone {
+                    content.remove(.index, key.index)
+                    content.remove(.seek, key.blob)
+                }
+            }
+            return freed
+        }
+    }
+
+    /// A write did not fit: true when something was removed.
+    func makeRoom() async -> Bool {
+        do {
+            return try await !collect(.bytes(Self.roomStep), dryRun: false).isEmpty
+        } catch {
+            parts.logger.error("no room could be made", metadata: ["error": "\(error)"])
+            return false
+        }
+    }
+}

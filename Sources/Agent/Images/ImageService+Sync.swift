@@ -1,0 +1,180 @@
+import Catalogue
+import ChunkModel
+import LinuxSystem
+import Logging
+import OCISpec
+import RegistryClient
+
+/// Agreeing with the gate after a connection, and looking after what it holds.
+extension ImageService {
+    /// Takes over what the gate has. Nothing durable is fetched again, and one bad image does not stop the others.
+    func sync(_ connection: UInt64) async {
+        self.connection = connection
+        isSynced = false
+        states = [:]
+        do {
+            let images = try await parts.gate.list()
+            guard self.connection == connection else { return }
+            await reconcile(images)
+            // Mounted ones first: their readers may be waiting.
+            for info in images.sorted(by: { ($0.mounted ? 0 : 1, $0.manifest) < ($1.mounted ? 0 : 1, $1.manifest) }) {
+                guard self.connection == connection else { return }
+                await exclusively(info.manifest) { await take(info, connection) }
+            }
+            isSynced = true
+            parts.logger.info(
+                "in step with chunkgate",
+                metadata: ["images": "\(images.count)", "mounted": "\(images.count { $0.mounted })"])
+        } catch {
+            parts.logger.error("cannot get in step with chunkgate", metadata: ["error": "\(error)"])
+            if parts.gate.current?.number == connection { parts.gate.reconnect() }
+        }
+    }
+
+    /// Waits, a little, until the node is in step with the gate: what it has must not be fetched again.
+    func waitUntilSynced() async throws {
+        guard parts.gate.current != nil else { throw GateConnection.away }
+        for _ in 0..<500 where !isSynced {
+            guard parts.gate.current != nil else { throw GateConnection.away }
+            try await Task.sleep(for: .milliseconds(20))
+        }
+        guard isSynced else { throw AgentError(.gateTimeout, "not yet in step with chunkgate: try again") }
+    }
+
+    func noteGateDown() {
+        connection = 0
+        isSynced = false
+        for state in states.values { if let id = state.hydration { parts.pipeline.post(.stopBulk(id)) } }
+        states = [:]
+    }
+
+    /// One image of the gate: how to fetch its chunks is looked up if it is mounted and incomplete.
+    private func take(_ info: GateProtocol.ImageInfo, _ connection: UInt64) async {
+        if states[info.manifest] != nil { return }
+        do {
+            let manifest = try await storedManifest(info.manifest)
+            let isNeeded = info.mounted && !info.blobs.allSatisfy(\.graduated)
+            if isNeeded {
+                for blob in try await parts.loader.blobs(of: manifest) {
+                    parts.pipeline.post(.describe(blob.key, blob.description))
+                }
+            }
+            try await adopt(info, manifest.keys, connection, isDescribed: isNeeded)
+            hydrate(info.manifest)
+        } catch {
+            parts.logger.error(
+                "an image of chunkgate cannot be served",
+                metadata: ["manifest": "\(info.manifest)", "mounted": "\(info.mounted)", "error": "\(error)"])
+            await refuse(info, connection)
+        }
+    }
+
+    /// Its readers are told at once instead of waiting for nothing; `retryUnserved` tries again.
+    private func refuse(_ info: GateProtocol.ImageInfo, _ connection: UInt64) async {
+        // The index digests are not known: stand-ins, so that the handles belong to something that can be refused.
+        let keys = info.blobs.map { BlobKey(blob: $0.digest, index: info.manifest) }
+        try? await adopt(info, keys, connection, isDescribed: false)
+        states[info.manifest]?.isUnserved = true
+        parts.pipeline.post(.refuse(keys))
+    }
+
+    private func storedManifest(_ digest: Digest) async throws -> ImageManifest {
+        guard let repository = try await parts.catalogue.image(digest)?.repository else {
+            throw AgentError(.notFound, "nothing is known of where image \(digest) came from: mount it by its reference")
+        }
+        return try await parts.loader.manifest(digest, try Reference(repository))
+    }
+
+    // MARK: - Catalogue and map
+
+    /// Makes the catalogue say what the gate has: the map wins.
+    private func reconcile(_ images: [GateProtocol.ImageInfo]) async {
+        do {
+            let known = try await parts.catalogue.images()
+            for image in known where !images.contains(where: { $0.manifest == image.manifest }) {
+                guard !isBusy(image.manifest) else { continue }
+                parts.pipeline.post(.detach(image.blobs.map(\.key)))
+                try await parts.catalogue.remove(image.manifest)
+            }
+            for info in images where !known.contains(where: { $0.manifest == info.manifest }) {
+                await relearn(info)
+            }
+        } catch { noteCatalogueError(error) }
+    }
+
+    /// The catalogue lost an image: it is made again from its stored files.
+    private func relearn(_ info: GateProtocol.ImageInfo) async {
+        let content = parts.content
+        do {
+            guard let note = await parts.disk.run({ content.note(info.manifest) }) else { return }
+            let reference = try Reference(note.repository)
+            let manifest = try await parts.loader.manifest(info.manifest, reference)
+            guard manifest.keys.count == info.blobs.count else { return }
+            let blobs = zip(manifest.keys, info.blobs).map { key, blob in
+                CatalogueBlob(key: key, rawSize: blob.rawSize, chunkCount: Int(blob.chunkCount))
+            }
+            try await parts.catalogue.record(
+                CatalogueImage(
+                    manifest: info.manifest, repository: note.repository, references: note.references,
+                    lastUsed: Self.unixTime(), bootstrapSize: info.bootstrapSize, blobs: blobs))
+            for (number, key) in manifest.keys.enumerated() {
+                guard let bytes = await parts.disk.run({
+                    content.verified(.index, key.index, limit: Limits.maxChunkIndexSize)
+                }) else { continue }
+                try await parts.catalogue.addPlaces(of: blobs[number].key, try ChunkIndex(caibx: bytes))
+            }
+        } catch {
+            parts.logger.warning(
+                "an image could not be put back into the catalogue",
+                metadata: ["manifest": "\(info.manifest)", "error": "\(error)"])
+        }
+    }
+
+    // MARK: - Looking after
+
+    /// Called every few seconds: counters, uses, quota, and images that could not be served.
+    func maintain() async {
+        guard isSynced else { return }
+        let snapshot = await parts.pipeline.snapshot()
+        await noteUses(snapshot.used)
+        if let counters = try? await parts.gate.counters() {
+            parts.metrics.mirror(counters)
+            let resident = counters[.residentBytes] ?? 0
+            if parts.quota.high > 0, resident > parts.quota.high {
+                _ = try? await collect(.quota(resident: resident), dryRun: false)
+            }
+        }
+        await retryUnserved()
+    }
+
+    private func noteUses(_ used: [BlobKey]) async {
+        guard !used.isEmpty else { return }
+        let now = Self.unixTime()
+        let uses = states.filter { !$0.value.keys.allSatisfy { !used.contains($0) } }.map { (manifest: $0.key, at: now) }
+        do throws(CatalogueError) { try await parts.catalogue.touch(uses) } catch { noteCatalogueError(error) }
+    }
+
+    private func retryUnserved() async {
+        for (digest, state) in states.sorted(by: { $0.key < $1.key }) where state.isUnserved && state.info.mounted {
+            guard !isBusy(digest), let manifest = try? await storedManifest(digest) else { continue }
+            _ = try? await open(manifest, name: nil, mount: true)
+        }
+    }
+
+    // MARK: - Unmounting
+
+    /// False when somebody else uses the mount.
+    func close(_ digest: Digest) async throws -> Bool {
+        try await exclusively(digest) {
+            do throws(AgentError) { try await parts.gate.closeImage(digest) } catch where error.errno == Self.busyErrno {
+                return false
+            }
+            if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
+            states[digest]?.hydration = nil
+            states[digest]?.info.mounted = false
+            return true
+        }
+    }
+
+    static let busyErrno: Int32 = 16  // EBUSY
+}

@@ -1,0 +1,98 @@
+/// A request of the control API, decoded: the routing table, free of HTTP machinery and I/O.
+package enum ControlCall: Equatable, Sendable {
+    case mount(MountRequest)
+    case umount(UmountRequest)
+    case images
+    case stat
+    case prefetch(PrefetchRequest)
+    case verify(VerifyRequest)
+    case collectGarbage(GarbageRequest)
+    case doctor
+    case version
+
+    /// Bytes of a request body.
+    package static let maxBodyBytes = 64 << 10
+
+    /// Finds the call for a method, path and body; `invalidRequest` or `notFound` otherwise.
+    package init(method: String, path: String, body: [UInt8]) throws(ControlError) {
+        switch (method, path) {
+        case ("POST", "/v1/mounts"): self = .mount(try Self.decode(body, \.apiVersion))
+        case ("POST", "/v1/umounts"): self = .umount(try Self.decode(body, \.apiVersion))
+        case ("GET", "/v1/images"): self = .images
+        case ("GET", "/v1/stat"): self = .stat
+        case ("POST", "/v1/prefetch"): self = .prefetch(try Self.decode(body, \.apiVersion))
+        case ("POST", "/v1/verify"): self = .verify(try Self.decode(body, \.apiVersion))
+        case ("POST", "/v1/gc"): self = .collectGarbage(try Self.decode(body, \.apiVersion))
+        case ("GET", "/v1/doctor"): self = .doctor
+        case ("GET", "/v1/version"): self = .version
+        default:
+            throw ControlError(
+                .notFound, "no route \(method.prefix(16)) \(path.prefix(64))",
+                hint: "this chunkd speaks \(ControlVersion.current); is chunkctl of another version?")
+        }
+    }
+
+    private static func decode<Request: Decodable>(
+        _ body: [UInt8], _ apiVersion: KeyPath<Request, String?>
+    ) throws(ControlError) -> Request {
+        let request: Request = try ControlJSON.decode(from: body, what: "request")
+        if let version = request[keyPath: apiVersion], version != ControlVersion.current {
+            throw ControlError(
+                .invalidRequest,
+                "apiVersion: expected \(ControlVersion.current), found \(version.prefix(32))")
+        }
+        return request
+    }
+
+    /// A bounded name, for logs and metric labels.
+    package var name: String {
+        switch self {
+        case .mount: "mount"
+        case .umount: "umount"
+        case .images: "images"
+        case .stat: "stat"
+        case .prefetch: "prefetch"
+        case .verify: "verify"
+        case .collectGarbage: "gc"
+        case .doctor: "doctor"
+        case .version: "version"
+        }
+    }
+
+    /// Whether the answer is NDJSON with progress, without a deadline.
+    var isStreamed: Bool {
+        switch self {
+        case .prefetch, .verify: true
+        default: false
+        }
+    }
+
+    /// Has the service do it. The bytes are the answer's body, or its last line.
+    func perform(
+        on service: any ControlService, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws(ControlError) -> [UInt8] {
+        do {
+            switch self {
+            case .mount(let request): return try ControlJSON.encode(try await service.mount(request))
+            case .umount(let request): return try ControlJSON.encode(try await service.umount(request))
+            case .images: return try ControlJSON.encode(try await service.images())
+            case .stat: return try ControlJSON.encode(try await service.stat())
+            case .prefetch(let request):
+                return try ControlJSON.encode(
+                    StreamLine(result: try await service.prefetch(request, progress: progress)))
+            case .verify(let request):
+                return try ControlJSON.encode(StreamLine(result: try await service.verify(request, progress: progress)))
+            case .collectGarbage(let request):
+                return try ControlJSON.encode(try await service.collectGarbage(request))
+            case .doctor: return try ControlJSON.encode(try await service.doctor())
+            case .version: return try ControlJSON.encode(try await service.version())
+            }
+        } catch let error as ControlError {
+            throw error
+        } catch is CancellationError {
+            throw ControlError(.deadline, "\(name) was cancelled")
+        } catch {
+            throw ControlError(.internal, "\(name): \(error)")
+        }
+    }
+}

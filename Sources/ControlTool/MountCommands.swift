@@ -1,0 +1,131 @@
+import ArgumentParser
+import ChunkModel
+import ControlAPI
+import Glibc
+import LinuxSystem
+
+struct MountCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "mount",
+        abstract: "Mount an image on a directory; its bytes are fetched as they are read.",
+        discussion: """
+            EXAMPLES:
+              chunkctl mount registry.example/models/llama:1 /mnt/llama
+              chunkctl mount --digest sha256:… registry.example/models/llama:1 /mnt/llama
+              chunkctl mount --rootfs registry.example/debian:12 /srv/root
+
+            The mount is read-only and, unless --rootfs is given, without set-user-ID programs and devices.
+            """)
+
+    @Argument(help: "Image: HOST[:PORT]/NAME[:TAG][@DIGEST].")
+    var reference: String
+
+    @Argument(help: "Directory to mount on.", completion: .directory)
+    var directory: String
+
+    @Option(help: "Refuse the image unless its manifest has this digest.")
+    var digest: Digest?
+
+    @Flag(help: "Allow set-user-ID programs and devices, as a container's root needs. Keep other users out of DIR.")
+    var rootfs = false
+
+    @OptionGroup var common: CommonOptions
+
+    func run() async throws {
+        let target = try MountPoints.resolve(directory: directory)
+        try MountPoints.current().checkFree(target)
+        let client = try common.client()
+        let reply = try await client.mount(MountRequest(reference: reference, pinnedDigest: digest))
+        do {
+            _ = try MountPoints.current().gateMount(at: reply.mountPath)
+            try Mount.bind(reply.mountPath, onto: target)
+            if !rootfs { try Self.withoutPrivileges(target) }
+        } catch {
+            // Nothing of ours is left behind; the gate keeps the image when others use it.
+            _ = try? await client.umount(UmountRequest(manifestDigest: reply.manifestDigest))
+            throw error
+        }
+        try Console.show(Versioned(reply, more: ["directory": target]), as: common.output) {
+            "mounted \(reference) on \(target): \(Table.bytes(reply.rawBytes)) in \(reply.chunks) chunks, "
+                + "\(Table.percent(reply.residentChunks, of: reply.chunks)) here, \(Table.seconds(reply.seconds))"
+        }
+    }
+
+    /// Remounts a bind mount with MS_NOSUID and MS_NODEV; unmounts it when that fails.
+    private static func withoutPrivileges(_ target: String) throws(SystemError) {
+        let flags = UInt(MS_BIND) | UInt(MS_REMOUNT) | UInt(MS_RDONLY) | UInt(MS_NOSUID) | UInt(MS_NODEV)
+        do throws(SystemError) {
+            try retrying("mount -o remount,bind,ro,nosuid,nodev", target) { mount(nil, target, nil, flags, nil) }
+        } catch {
+            umount2(target, Int32(MNT_DETACH))
+            throw error
+        }
+    }
+}
+
+extension Digest: ExpressibleByArgument {
+    /// As `--digest` takes it.
+    package init?(argument: String) { self.init(argument) }
+}
+
+struct UmountCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "umount",
+        abstract: "Unmount an image from a directory.",
+        discussion: """
+            EXAMPLES:
+              chunkctl umount /mnt/llama
+
+            What was fetched stays on the node; the next mount needs no fetch. chunkctl gc removes it.
+            """)
+
+    @Argument(help: "Directory the image is mounted on.", completion: .directory)
+    var directory: String
+
+    @OptionGroup var common: CommonOptions
+
+    func run() async throws {
+        let target = try MountPoints.resolve(directory: directory)
+        let client = try common.client()
+        // Unmounting must work while chunkd is away: then only the gate's own mount stays, until chunkd is told.
+        let images: Result<[ImageSummary], ControlError>
+        do throws(ControlError) { images = .success(try await client.images().images) } catch {
+            images = .failure(error)
+        }
+
+        let known = (try? images.get()) ?? []
+        let mounts = try MountPoints.current()
+        let entry = try mounts.image(at: target, gatePaths: known.map(\.mountPath))
+        let image = known.first { image in mounts.top(at: image.mountPath)?.device == entry.device }
+        do throws(SystemError) { try Mount.unmount(target) } catch {
+            throw error.errno == EBUSY
+                ? ToolError(
+                    "busy", "\(target) is in use", hint: "fuser -vm \(target) shows by whom; stop them and try again")
+                : ToolError(error)
+        }
+        var output = UmountOutput(directory: target, manifestDigest: image?.manifestDigest, released: false)
+        if case .failure(let error) = images {
+            Console.note("chunkctl: unmounted, but chunkd could not be told: \(error.message)")
+        } else if let image, Self.isUnused(entry, gatePath: image.mountPath, after: try MountPoints.current()) {
+            output.released = try await client.umount(UmountRequest(manifestDigest: image.manifestDigest)).released
+        }
+        try Console.show(output, as: common.output) {
+            "unmounted \(target)" + (output.released ? "" : "; the image stays mounted for others")
+        }
+    }
+
+    /// Whether only the gate's own mount of the image is left in this namespace. The gate looks again for itself.
+    private static func isUnused(_ entry: MountEntry, gatePath: String, after mounts: MountPoints) -> Bool {
+        mounts.others(of: entry).allSatisfy { $0.mountPoint == gatePath }
+    }
+}
+
+/// `chunkctl umount -o json`.
+private struct UmountOutput: Encodable {
+    var apiVersion = ControlVersion.current
+    var directory: String
+    /// Missing when chunkd does not know the image, or is away.
+    var manifestDigest: Digest?
+    /// The gate dropped its own mount too.
+    var released: Bool
+}

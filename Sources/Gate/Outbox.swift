@@ -1,0 +1,95 @@
+import ChunkModel
+import LinuxSystem
+
+/// Frames on their way to chunkd. Whoever puts one in never waits for the socket: a thread of its own sends.
+package final class Outbox: Sendable {
+    private struct State {
+        var socket: PacketSocket?
+        var frames: [[UInt8]] = []
+        var touched: [GateProtocol.ChunkAddress] = []
+    }
+
+    /// Frames that may wait: every miss is one (bounded by the descriptors of parked readers) and every request has
+    /// one answer. A peer this far behind is not reading.
+    private static let maxFrames = 1 << 16
+    /// Touches that may wait; more are dropped, they only steer read-ahead.
+    private static let maxTouched = 4096
+
+    private let state = Monitor(State())
+
+    /// Starts the sending thread.
+    package func start() throws(SystemError) {
+        try Thread.start("outbox") { [self] in drain() }
+    }
+
+    /// From here on frames go to `socket`; those for a predecessor are dropped.
+    func attach(_ socket: PacketSocket) {
+        state.update { state in
+            state.socket = socket
+            state.frames = []
+            state.touched = []
+        }
+    }
+
+    /// Nobody is connected: misses stay in the tables and are asked again on `attach`.
+    func detach(_ socket: PacketSocket) {
+        state.update { state in
+            guard state.socket === socket else { return }
+            state.socket = nil
+            state.frames = []
+            state.touched = []
+        }
+    }
+
+    /// Whether a chunkd is connected.
+    var isAttached: Bool { state.withLock { $0.socket != nil } }
+
+    func misses(_ addresses: [GateProtocol.ChunkAddress]) {
+        push(addresses.map { GateProtocol.encode(.miss($0)) })
+    }
+
+    func touched(_ address: GateProtocol.ChunkAddress) {
+        state.update { state in
+            guard state.socket != nil, state.touched.count < Self.maxTouched else { return }
+            state.touched.append(address)
+        }
+    }
+
+    /// Queues a reply.
+    func send(_ event: GateProtocol.Event, number: UInt32 = 0) {
+        push([GateProtocol.encode(event, number: number)])
+    }
+
+    private func push(_ frames: [[UInt8]]) {
+        state.update { state in
+            guard let socket = state.socket else { return }
+            state.frames += frames
+            if state.frames.count > Self.maxFrames { socket.shutdown() }
+        }
+    }
+
+    private func drain() {
+        while true {
+            let batch: (PacketSocket, [[UInt8]])? = state.wait { state in
+                guard let socket = state.socket else { return nil }
+                var frames = state.frames
+                state.frames = []
+                var rest = state.touched[...]
+                state.touched = []
+                while !rest.isEmpty {
+                    frames.append(GateProtocol.encode(.touched(Array(rest.prefix(GateProtocol.maxTouched)))))
+                    rest = rest.dropFirst(GateProtocol.maxTouched)
+                }
+                return frames.isEmpty ? nil : (socket, frames)
+            }
+            guard let (socket, frames) = batch else { continue }
+            for frame in frames {
+                do throws(SystemError) { try socket.send(frame) } catch {
+                    // Gone or stuck: its reader thread sees the end and detaches; readers stay parked for the next.
+                    socket.shutdown()
+                    break
+                }
+            }
+        }
+    }
+}

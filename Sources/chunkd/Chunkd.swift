@@ -1,0 +1,6 @@
+import Agent
+
+@main
+enum Chunkd {
+    static func main() { AgentCommand.start() }
+}

@@ -1,0 +1,127 @@
+import ChunkModel
+import ControlAPI
+import Foundation
+import Synchronization
+
+/// A service that answers from constants, fails when told to, and remembers what it was asked.
+final class FakeService: ControlService {
+    static let digest = Digest(hex: String(repeating: "ab", count: 32)) ?? never
+    private static var never: Digest { fatalError("64 hexadecimal digits are a digest") }
+
+    private let asked = Mutex<[String]>([])
+    /// Signalled at each call of `mount`, and when the slow one is cancelled.
+    private let mountCalled = DispatchSemaphore(value: 0)
+    private let slowCancelled = DispatchSemaphore(value: 0)
+
+    var calls: [String] { asked.withLock { $0 } }
+
+    private func note(_ call: String) { asked.withLock { $0.append(call) } }
+
+    /// Waits until `mount` has been called; false after 20 seconds.
+    func mountWasCalled() async -> Bool { await signalled(mountCalled) }
+    /// Waits until the slow mount has been cancelled; false after 20 seconds.
+    func slowMountWasCancelled() async -> Bool { await signalled(slowCancelled) }
+
+    private func signalled(_ semaphore: DispatchSemaphore) async -> Bool {
+        await withCheckedContinuation { continuation in
+            // Waiting blocks: not on the cooperative pool.
+            Thread.detachNewThread {
+                continuation.resume(returning: semaphore.wait(timeout: .now() + 20) == .success)
+            }
+        }
+    }
+
+    static let mountReply = MountReply(
+        reference: "r.example/a:1", manifestDigest: digest, mountPath: "/var/lib/chunkd/gate/mounts/x",
+        bootstrapBytes: 4096, rawBytes: 1 << 30, blobs: 1, chunks: 2048, residentChunks: 7, alreadyMounted: false,
+        seconds: 0.125)
+
+    static let stat: StatReply = {
+        var stat = StatReply()
+        stat.gateConnected = true
+        stat.reads.bytesRead = .max
+        stat.reads.missP99Seconds = 0.25
+        stat.sources = [SourceStat(source: "registry/r.example", chunks: 3, bytes: 99, errors: 1, p50Seconds: 0.01)]
+        stat.images = [
+            ImageSummary(
+                manifestDigest: digest, references: ["r.example/a:1"], mounted: true, tainted: false, pinned: false,
+                quarantined: false, mountPath: "/m", bootstrapBytes: 1,
+                blobs: [
+                    BlobSummary(
+                        digest: digest, rawBytes: 10, residentBytes: 5, chunks: 2, residentChunks: 1, graduated: false)
+                ], lastUsedUnixSeconds: 1.5)
+        ]
+        stat.integrity.quarantined = [QuarantineStat(kind: "image", name: "a", reason: "mismatch")]
+        stat.errors = [ReasonCount(reason: "timeout", count: 2)]
+        return stat
+    }()
+
+    func mount(_ request: MountRequest) async throws -> MountReply {
+        note("mount \(request.reference) \(request.pinnedDigest?.short ?? "-")")
+        mountCalled.signal()
+        switch request.reference {
+        case "missing": throw ControlError(.notFound, "no such image: missing", hint: "check the tag")
+        case "defect": throw CocoaLikeError()
+        case "slow":
+            // A stream that never yields ends only when the task is cancelled.
+            let (stream, continuation) = AsyncStream<Void>.makeStream()
+            for await _ in stream {}
+            continuation.finish()
+            slowCancelled.signal()
+            throw CancellationError()
+        default: break
+        }
+        return Self.mountReply
+    }
+
+    func umount(_ request: UmountRequest) async throws -> UmountReply {
+        note("umount")
+        return UmountReply(manifestDigest: request.manifestDigest, released: true)
+    }
+
+    func images() async throws -> ImagesReply { ImagesReply(images: Self.stat.images) }
+    func stat() async throws -> StatReply { Self.stat }
+
+    func prefetch(
+        _ request: PrefetchRequest, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws -> PrefetchReply {
+        if request.reference == "missing" { throw ControlError(.notFound, "no such image: missing") }
+        for done in 0...3 as ClosedRange<UInt64> {
+            progress(
+                ProgressReport(phase: "fetch", doneChunks: done, totalChunks: 3, doneBytes: done, totalBytes: 3))
+        }
+        if request.reference == "broken" {
+            throw ControlError(.integrity, "chunk 7 has wrong bytes", hint: "tell them")
+        }
+        return PrefetchReply(
+            reference: request.reference, manifestDigest: Self.digest, chunks: 3, filledChunks: 3, fetchedBytes: 3,
+            seconds: 1)
+    }
+
+    func verify(
+        _ request: VerifyRequest, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws -> VerifyReply {
+        let bad = (0..<2000).map { BadChunk(blob: Self.digest, chunk: $0, repaired: request.repair) }
+        return VerifyReply(
+            reference: request.reference, manifestDigest: Self.digest, checkedChunks: 2000, absentChunks: 0,
+            badChunks: 2000, repairedChunks: request.repair ? 2000 : 0, bad: bad, seconds: 0.5)
+    }
+
+    func collectGarbage(_ request: GarbageRequest) async throws -> GarbageReply {
+        GarbageReply(
+            dryRun: request.dryRun,
+            removed: [GarbageItem(manifestDigest: Self.digest, references: [], freedBytes: 5)], freedBytes: 5)
+    }
+
+    func doctor() async throws -> DoctorReply {
+        DoctorReply(checks: [DoctorCheck(name: "gate", status: .warn, found: "restarted", advice: "see its log")])
+    }
+
+    func version() async throws -> VersionReply {
+        VersionReply(version: "1.2.3", gateProtocol: 1, gateConnected: true)
+    }
+}
+
+struct CocoaLikeError: Error, CustomStringConvertible {
+    var description: String { "something odd" }
+}

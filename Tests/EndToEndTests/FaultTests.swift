@@ -1,0 +1,90 @@
+import ControlAPI
+import Glibc
+import LinuxSystem
+import TestSupport
+import Testing
+
+extension EndToEnd {
+    @Suite("Bad bytes and full disks")
+    struct Faults {
+        @Test("a registry that flips one bit: EIO, counted, quarantined; right bytes once it is healed")
+        func flippedBit() throws {
+            let images = try Images()
+            let node = try Node([images.registry])
+            let tree = try images.plainTree("tree", [("file", 8 << 20), ("other", 2 << 20)])
+            let reference = images.reference("flipped")
+            try node.build(tree, to: reference, ["--compression", "raw"])
+            let blob = try #require(try images.registry.largestBlob())
+            // In the middle of the file, wherever the builder put it.
+            let size = try File(path: blob, flags: O_RDONLY).size()
+            try Files.flipBit(blob, at: size / 2)
+
+            let mount = try node.mount(reference)
+            let bad = Files.read(mount + "/file")
+            #expect(throws: SystemError.self) { try bad.get() }
+            if case .failure(let error) = bad { #expect(error.errno == EIO) }
+            let stat = try node.stat()
+            #expect(stat.integrity.mismatches >= 1)
+            #expect(!stat.integrity.quarantined.isEmpty, "nothing was quarantined")
+            #expect(!stat.errors.isEmpty)
+
+            try Files.flipBit(blob, at: size / 2)
+            let recovered = try Wait.until(.seconds(90)) { try Files.equal(tree + "/file", mount + "/file") }
+            let quarantined = try node.stat().integrity.quarantined
+            #expect(recovered, "the healed registry is not asked again: \(quarantined)")
+            try images.compare(tree, mount)
+            try node.expectHealthy()
+        }
+
+        @Test("a full disk: right bytes or EIO, and right bytes when there is room again")
+        func fullDisk() throws {
+            let images = try Images()
+            let loop = try LoopFileSystem(.ext4, size: 96 << 20)
+            var options = Node.Options()
+            options.stateParent = loop.path
+            let node = try Node([images.registry], options)
+            let tree = try images.plainTree("tree", [("file", 32 << 20)])
+            let reference = images.reference("full")
+            try node.build(tree, to: reference)
+            let mount = try node.mount(reference)
+            let ballast = loop.path + "/ballast"
+            let room = try loop.availableBytes()
+            try Command.run("fallocate", "-l", "\(room - 8 << 20)", ballast)
+
+            let offsets = Readers.spread(64, over: 32 << 20)
+            let expected = try Readers.expected(tree + "/file", offsets: offsets)
+            let outcomes = try #require(try Readers(mount + "/file", offsets: offsets).wait(.seconds(120)))
+            #expect(outcomes.contains(.failed(EIO)), "the disk was not full")
+            for (outcome, right) in zip(outcomes, expected) where outcome != .failed(EIO) { #expect(outcome == right) }
+            #expect(try !node.stat().errors.isEmpty)
+
+            try retrying("unlink", ballast) { unlink(ballast) }
+            let recovered = try Wait.until(.seconds(60)) { try Files.equal(tree + "/file", mount + "/file") }
+            #expect(recovered, "no recovery after room was made")
+            try node.expectHealthy()
+        }
+
+        @Test("the registry away: what is here reads, metadata is there, the rest is EIO within the deadline")
+        func registryAway() throws {
+            let images = try Images()
+            var options = Node.Options()
+            options.settings = ["fetch: {deadline: 3s}", "gate: {deadline: 5s}"]
+            options.gateArguments = ["--deadline", "5s"]
+            let node = try Node([images.registry], options)
+            let tree = try images.plainTree("tree", [("here", 1 << 20), ("not-here", 24 << 20)])
+            let reference = images.reference("away")
+            try node.build(tree, to: reference)
+            let mount = try node.mount(reference)
+            #expect(try Files.equal(tree + "/here", mount + "/here"))
+            images.registry.stop()
+
+            try Files.dropCaches(mount)
+            #expect(try Files.equal(tree + "/here", mount + "/here"))
+            #expect(try Command.run("ls", "-la", mount).contains("not-here"))
+            let offsets: [UInt64] = [20 << 20]
+            let outcome = try #require(try Readers(mount + "/not-here", offsets: offsets).wait(.seconds(20)))
+            #expect(outcome == [.failed(EIO)])
+            try node.expectHealthy()
+        }
+    }
+}

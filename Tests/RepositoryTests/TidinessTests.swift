@@ -1,0 +1,110 @@
+import Foundation
+import Testing
+
+@Suite("Tidiness")
+struct TidinessTests {
+    @Test("sources are short, finished, and say why where they go around the compiler")
+    func sourcesAreTidy() throws {
+        let files = Repository.swiftFiles
+        #expect(files.count > 50, "the walk over the repository found too little")
+        let found = try files.flatMap { Tidiness.findings(in: try Repository.text($0), file: $0) }
+        #expect(found == [])
+    }
+
+    @Test("tests wait for conditions, not for time to pass")
+    func testsDoNotPause() throws {
+        let files = Repository.files(in: "Tests", ending: [".swift"])
+        let found = try files.flatMap { Tidiness.pauses(in: try Repository.text($0), file: $0) }
+        #expect(found == [])
+    }
+
+    @Test("dependencies are pinned")
+    func dependenciesArePinned() throws {
+        let manifest = try Repository.text("Package.swift")
+        #expect(manifest.contains(".package("))
+        #expect(Tidiness.unpinned(in: manifest) == [])
+    }
+
+    @Test("links between documents lead somewhere")
+    func linksLeadSomewhere() throws {
+        var broken: [Finding] = []
+        for document in Repository.documents {
+            let folder = document.split(separator: "/").dropLast().joined(separator: "/")
+            for link in Tidiness.links(in: try Repository.text(document)) {
+                let path = folder.isEmpty ? link : folder + "/" + link
+                if !Repository.exists(path) { broken.append(Finding(file: document, line: 0, what: "link to \(link)")) }
+            }
+        }
+        #expect(broken == [])
+    }
+
+    @Test("documents that sources point to exist")
+    func sourcesPointToDocuments() throws {
+        var broken: [Finding] = []
+        for file in Repository.swiftFiles {
+            let words = try Repository.text(file).split { !($0.isLetter || $0.isNumber || "/.-_".contains($0)) }
+            for word in words where word.hasPrefix("docs/") {
+                let path = word.hasSuffix(".") ? String(word.dropLast()) : String(word)
+                if path.hasSuffix(".md"), !Repository.exists(path) {
+                    broken.append(Finding(file: file, line: 0, what: "points to \(path)"))
+                }
+            }
+        }
+        #expect(broken == [])
+    }
+
+    @Test("commands that documents name exist in the Makefile")
+    func commandsExist() throws {
+        let makefile = try Repository.text("Makefile").split(separator: "\n")
+        let commands = Set(try Repository.documents.flatMap { Tidiness.makeCommands(in: try Repository.text($0)) })
+        #expect(commands.isSuperset(of: ["demo", "test"]), "the README names its two commands")
+        for command in commands {
+            #expect(makefile.contains { $0.hasPrefix(command + ":") }, "no target \(command)")
+        }
+    }
+
+    @Test("CI runs the documented test command")
+    func ciRunsTheTests() throws {
+        #expect(try Repository.text(".ci/run").contains("make test"))
+    }
+
+    @Test("sources are formatted", .timeLimit(.minutes(3)))
+    func sourcesAreFormatted() throws {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments =
+            ["swift", "format", "lint", "--strict", "--configuration", ".swift-format"] + Repository.swiftFiles
+        process.currentDirectoryURL = Repository.root
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = output
+        try process.run()
+        let said = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0, "\(said.prefix(2000))")
+    }
+
+    @Test("the checks find what they look for")
+    func checksCanFail() {
+        let bad = """
+            // TO\u{44}O: later
+            let a = try\u{21} f()
+            let b = "try\u{21}"
+
+
+            struct C: @unchecked\u{20}Sendable {}
+
+
+
+            // It is guarded by a lock.
+            struct D: @unchecked\u{20}Sendable {}
+            """
+        #expect(Tidiness.findings(in: bad, file: "f").map(\.line) == [1, 2, 6])
+        let long = String(repeating: "\n", count: Tidiness.maxLines + 1)
+        #expect(Tidiness.findings(in: long, file: "f").map(\.line) == [0])
+        #expect(Tidiness.pauses(in: "a\nu\u{73}leep(5)\n// sleep(1)", file: "f").map(\.line) == [2])
+        #expect(Tidiness.unpinned(in: "\n.package(url: \"x\", from: \"1.0.0\")").map(\.line) == [2])
+        #expect(Tidiness.links(in: "[a](b.md#c) [d](https://e) [f](#g)") == ["b.md"])
+        #expect(Tidiness.makeCommands(in: "Run `make demo`, then make sense.\n    make test\n") == ["demo", "test"])
+    }
+}
