@@ -4,6 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 SWIFT ?= swift
+RELEASE = $(SWIFT) build -c release --static-swift-stdlib
 PREFIX ?= /usr/local
 DESTDIR ?=
 # Seconds each fuzz target runs in `make test` and by default in `make fuzz`.
@@ -21,8 +22,8 @@ deps: ## install from the distribution what is missing, create the user chunkd (
 build: deps ## debug build of everything, tests included
 	$(SWIFT) build --build-tests
 
-release: deps ## optimised build of the programs
-	$(SWIFT) build -c release
+release: deps ## optimised build of the programs, with the Swift runtime linked in
+	@for program in $(PROGRAMS); do $(RELEASE) --product "$$program"; done
 
 test: build ## run every test and a short fuzz run; kernel tests need root and Linux 6.14
 	@SWIFT="$(SWIFT)" scripts/run-tests

@@ -122,7 +122,8 @@ let package = Package(
         tests(
             "CatalogueTests",
             ["Catalogue", "ChunkModel", "LinuxSystem", .product(name: "GRDB", package: "GRDB.swift")]),
-        tests("ChunkStoreTests", ["ChunkStore", "ChunkModel", "Integrity", "LinuxSystem", "PreContent", "TestSupport"]),
+        tests(
+            "ChunkStoreTests", ["ChunkStore", "ChunkModel", "Integrity", "LinuxSystem", "PreContent", "TestSupport"]),
         tests(
             "RegistryClientTests",
             ["RegistryClient", "HTTPTransfer", "OCISpec", "ChunkModel", "Integrity", "TestSupport"]),
@@ -143,8 +144,10 @@ let package = Package(
         tests("KernelTests", ["chunkgate", "ChunkModel", "Integrity", "LinuxSystem", "TestSupport"]),
         tests(
             "EndToEndTests",
-            ["chunkgate", "chunkd", "chunkctl", "ChunkModel", "ControlAPI", "Integrity", "LinuxSystem", "OCISpec",
-             "TestSupport"]),
+            [
+                "chunkgate", "chunkd", "chunkctl", "ChunkModel", "ControlAPI", "Integrity", "LinuxSystem", "OCISpec",
+                "TestSupport",
+            ]),
     ],
     swiftLanguageModes: [.v6]
 )

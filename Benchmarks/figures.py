@@ -151,7 +151,8 @@ class Bench:
         Both serve the same bytes: the floor mounts copies of the gate's own bootstrap and backing file. Reader and
         server are pinned, once to one processor (where every instruction of the server counts) and once to two.
         """
-        with Node([self.registry.host]) as node:
+        # Without reading ahead, or chunkd would fetch the file that is never read, and the mark would go.
+        with Node([self.registry.host], ["readAhead: {windowMax: 0}"]) as node:
             mount = node.mount(self.reference("resident"))
             reader("sequential", mount + "/data")
             image = node.stat()["images"][0]

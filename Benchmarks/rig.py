@@ -14,6 +14,10 @@ WORK = os.path.join(TOP, "Benchmarks", ".work")
 BIN = os.path.join(WORK, "bin")
 PROGRAMS = os.environ.get("CHUNKD_PROGRAMS") or os.path.join(TOP, ".build", "release")
 
+# The programs read CHUNKD_ variables as settings; a bench has settings of its own.
+for variable in [name for name in os.environ if name.startswith("CHUNKD_")]:
+    del os.environ[variable]
+
 
 class Failed(Exception):
     """Something a figure needs did not work."""

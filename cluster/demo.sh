@@ -28,7 +28,7 @@ cleanup() {
     local status=$?
     trap - EXIT
     trap '' INT TERM
-    [ "$status" = 0 ] || show_logs
+    case $status in 0 | 130 | 143) ;; *) show_logs ;; esac
     if [ -n "$mounted" ]; then umount "$mounted" 2>/dev/null || umount -l "$mounted" 2>/dev/null || true; fi
     # Last started, first stopped: the gate goes after its only client.
     for ((i = ${#pids[@]} - 1; i >= 0; i--)); do stop "${pids[i]}"; done
@@ -85,11 +85,14 @@ minor=${minor%%[!0-9]*}
     fail "Linux $release has no pre-content events: 6.14 or later is needed"
 
 programs=${CHUNKD_PROGRAMS:-$(swift build -c release --show-bin-path)}
+parent=${CHUNKD_DEMO_DIR:-/var/tmp}
+# The programs read CHUNKD_ variables as settings, and the demonstration has settings of its own.
+unset "${!CHUNKD_@}"
 for program in chunkgate chunkd chunkctl; do
     [ -x "$programs/$program" ] || fail "$programs/$program is not built: run make release"
 done
 
-work=$(mktemp -d "${CHUNKD_DEMO_DIR:-/var/tmp}/chunkd-demo-XXXXXX")
+work=$(mktemp -d "$parent/chunkd-demo-XXXXXX")
 chmod 755 "$work"
 mkdir "$work/registry" "$work/state" "$work/tree" "$work/mnt" "$work/tls"
 
@@ -149,7 +152,8 @@ YAML
 control() { "$programs/chunkctl" "$@" --config "$work/config.yaml"; }
 
 # chunkgate reads no file; its options come from the configuration.
-read -ra gate_options <<<"$(control gate-options)"
+options=$(control gate-options)
+read -ra gate_options <<<"$options"
 "$programs/chunkgate" "${gate_options[@]}" >"$work/gate.log" 2>&1 &
 pids+=($!)
 gate=$!
@@ -200,7 +204,7 @@ number() { control stat -o json | jq "$1"; }
 say "find sees all $files files; fetched so far: $(number .bytesFetched) bytes of data"
 
 step "Reading a part: one directory, 4 KiB in the middle of the large file, and running a program"
-part=$(find "$mounted/usr" -type f -size +0 | head -n 300)
+part=$(find "$mounted/usr" -type f -size +0 | sed -n '1,300p')
 tr '\n' '\0' <<<"$part" | xargs -0 cat >/dev/null
 dd if="$mounted/data/weights" of=/dev/null bs=4096 count=1 skip=8000 status=none
 say "$("$mounted/busybox" echo "busybox runs from the mount")"

@@ -30,7 +30,9 @@ package final class AgentMetrics: Sendable {
     let catalogueErrors: MetricFamily<Counter>
 
     /// Counters of the gate that may fall.
-    private static let gauges: Set<GateProtocol.Counter> = [.blockedReaders, .oldestBlockedMilliseconds, .residentBytes]
+    private static let gauges: Set<GateProtocol.Counter> = [
+        .blockedReaders, .oldestBlockedMilliseconds, .residentBytes,
+    ]
 
     /// Registry hosts with series of their own; further ones count as `other`.
     static let maxHosts = 16
@@ -133,7 +135,9 @@ package final class AgentMetrics: Sendable {
 
     private func noteReason(_ reason: String) {
         seen.withLock { seen in
-            if seen.reasons[reason] != nil || seen.reasons.count < Self.maxSeen { seen.reasons[reason, default: 0] += 1 }
+            if seen.reasons[reason] != nil || seen.reasons.count < Self.maxSeen {
+                seen.reasons[reason, default: 0] += 1
+            }
         }
     }
 

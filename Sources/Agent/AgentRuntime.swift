@@ -59,7 +59,8 @@ package final class AgentRuntime: Service {
         let catalogue = try Catalogue(path: directory + "/catalogue.sqlite")
         if case .damaged(let aside, let reason) = catalogue.condition {
             logger.error(
-                "the catalogue was damaged and is made again", metadata: ["setAside": "\(aside)", "reason": "\(reason)"])
+                "the catalogue was damaged and is made again",
+                metadata: ["setAside": "\(aside)", "reason": "\(reason)"])
         }
         let limits = Self.limits(settings)
         // Slots as large as any chunk may be: their pages exist from first use only.

@@ -31,7 +31,7 @@ package final class Catalogue: Sendable {
         do throws(CatalogueError) {
             pool = try Self.open(path)
             condition = existed ? .opened : .created
-        } catch where error.code == .corrupt {
+        } catch  where error.code == .corrupt {
             let aside = try Self.setAside(path)
             pool = try Self.open(path)
             condition = .damaged(setAside: aside, reason: error.message)
@@ -90,7 +90,8 @@ package final class Catalogue: Sendable {
 
     package func image(_ manifest: Digest) async throws(CatalogueError) -> CatalogueImage? {
         try await read { database in
-            let row = try Row.fetchOne(database, sql: "SELECT * FROM image WHERE manifest = ?", arguments: [manifest.hex])
+            let row = try Row.fetchOne(
+                database, sql: "SELECT * FROM image WHERE manifest = ?", arguments: [manifest.hex])
             return try row.flatMap { try Self.image($0, database) }
         }
     }
@@ -241,7 +242,9 @@ package final class Catalogue: Sendable {
                 """,
             arguments: [hex]
         ).compactMap { row -> CatalogueBlob? in
-            guard let blob = Digest(hex: row[0] as String), let index = Digest(hex: row[1] as String) else { return nil }
+            guard let blob = Digest(hex: row[0] as String), let index = Digest(hex: row[1] as String) else {
+                return nil
+            }
             return CatalogueBlob(
                 key: BlobKey(blob: blob, index: index), rawSize: UInt64(clamping: row[2] as Int64), chunkCount: row[3])
         }

@@ -9,7 +9,9 @@ package struct ChunkBoundaries: Sendable {
 
     package init(_ index: ChunkIndex) {
         let block = UInt64(Limits.blockSize)
-        endBlocks = (0..<index.count).map { UInt32(truncatingIfNeeded: (index[$0].range.upperBound + block - 1) / block) }
+        endBlocks = (0..<index.count).map {
+            UInt32(truncatingIfNeeded: (index[$0].range.upperBound + block - 1) / block)
+        }
         rawSize = index.rawSize
     }
 

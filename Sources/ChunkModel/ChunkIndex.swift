@@ -37,7 +37,8 @@ package struct ChunkIndex: Equatable, Sendable {
 
         package var description: String {
             switch self {
-            case .truncated(let expected, let found): "chunk index truncated: expected \(expected) bytes, found \(found)"
+            case .truncated(let expected, let found):
+                "chunk index truncated: expected \(expected) bytes, found \(found)"
             case .badMagic: "not a casync blob index"
             case .wrongDigestAlgorithm: "chunk index uses SHA-512/256, expected SHA-256"
             case .badTail: "chunk index table tail is wrong"

@@ -208,7 +208,8 @@ package struct FetchScheduler {
             promote(key, state, to: rank, now)
             return
         }
-        guard let layout = layouts[key.blob], layout.index.count > key.chunk, pendingSpeculative < limits.speculativeChunks
+        guard let layout = layouts[key.blob], layout.index.count > key.chunk,
+            pendingSpeculative < limits.speculativeChunks
         else {
             out.append(.settled(key, rank, resident: false, source: nil))
             return

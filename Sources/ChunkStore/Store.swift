@@ -92,7 +92,8 @@ package final class Store: Sendable {
         }
         let (bytes, bootstrapSize) = try attempt("load image \(digest)") { () throws(SystemError) in
             (
-                try File(path: path + "/manifest", flags: O_RDONLY | O_NOFOLLOW).contents(limit: Limits.maxManifestSize),
+                try File(path: path + "/manifest", flags: O_RDONLY | O_NOFOLLOW).contents(
+                    limit: Limits.maxManifestSize),
                 try File(path: path + "/bootstrap.erofs", flags: O_RDONLY | O_NOFOLLOW).size()
             )
         }
@@ -156,7 +157,8 @@ package final class Store: Sendable {
             let found = SHA256.hash(map)
             guard found == image.digests.bootstrap else {
                 throw StoreError(
-                    .digestMismatch, "bootstrap of \(image.digest) hashes to \(found), expected "
+                    .digestMismatch,
+                    "bootstrap of \(image.digest) hashes to \(found), expected "
                         + "\(image.digests.bootstrap): remove the image and mount it again", errno: EIO)
             }
         }
@@ -218,7 +220,7 @@ package final class Store: Sendable {
         if Directory.exists(path) {
             do throws(StoreError) {
                 return try blob(key).boundaries.rawSize
-            } catch where error.code == .newerFormat { throw error } catch {
+            } catch  where error.code == .newerFormat { throw error } catch {
                 // Damaged and not open, so nothing is mounted on it: start it over below.
             }
         }

@@ -83,7 +83,8 @@ package final class FillPool: Sendable {
             } catch {
                 counters.add(.fillMismatches)
                 log.log(
-                    .warning, "chunk refused", ["blob": "\(open.blob.key.blob)", "chunk": "\(at.chunk)", "error": "\(error)"])
+                    .warning, "chunk refused",
+                    ["blob": "\(open.blob.key.blob)", "chunk": "\(at.chunk)", "error": "\(error)"])
                 return (.mismatch, 0)
             }
             try open.blob.write(chunk, at: Int(at.chunk))

@@ -72,7 +72,8 @@ final class GateCore: Sendable {
         try Taint.set(image)
         counters.add(.integrityGaps)
         log.log(
-            .error, "integrity gap: the image was mounted, partly fetched and unguarded; readers may have seen zeros. "
+            .error,
+            "integrity gap: the image was mounted, partly fetched and unguarded; readers may have seen zeros. "
                 + "Stop its users and unmount it",
             ["image": "\(image.digest)", "path": image.mountPath])
         Taint.dropCaches(image.mountPath)

@@ -42,15 +42,16 @@ package final class GateLog: Sendable {
 
     private func drain() {
         while true {
-            let lines: [String] = queue.wait { queue in
-                guard !queue.lines.isEmpty else { return nil }
-                var lines = queue.lines
-                if queue.dropped > 0 { lines.append("chunkgate: \(queue.dropped) log lines dropped\n") }
-                queue.lines = []
-                queue.dropped = 0
-                queue.writing = true
-                return lines
-            } ?? []
+            let lines: [String] =
+                queue.wait { queue in
+                    guard !queue.lines.isEmpty else { return nil }
+                    var lines = queue.lines
+                    if queue.dropped > 0 { lines.append("chunkgate: \(queue.dropped) log lines dropped\n") }
+                    queue.lines = []
+                    queue.dropped = 0
+                    queue.writing = true
+                    return lines
+                } ?? []
             for line in lines {
                 // Nothing can be done about a broken standard error: there is nowhere to say it.
                 _ = line.utf8.withContiguousStorageIfAvailable { write(STDERR_FILENO, $0.baseAddress, $0.count) }

@@ -64,7 +64,9 @@ package struct GateOptions: Equatable, Sendable {
             assign(&$0.agentAwayDeadlineMilliseconds, milliseconds($1))
         },
         Option(flag: "--read-ahead", help: "SIZE   read-ahead of the mounts, e.g. 512KiB (default 512KiB)") {
-            guard $1.hasSuffix("KiB"), let value = Int($1.dropLast(3)), (4...16384).contains(value) else { return false }
+            guard $1.hasSuffix("KiB"), let value = Int($1.dropLast(3)), (4...16384).contains(value) else {
+                return false
+            }
             $0.readAheadKiB = value
             return true
         },
@@ -84,7 +86,9 @@ package struct GateOptions: Equatable, Sendable {
     /// `30s`, `500ms`, `2m`; at most an hour.
     private static func milliseconds(_ text: String) -> Int? {
         for (suffix, factor) in [("ms", 1), ("s", 1000), ("m", 60_000)] where text.hasSuffix(suffix) {
-            guard let value = Int(text.dropLast(suffix.count)), value > 0, value <= 3_600_000 / factor else { return nil }
+            guard let value = Int(text.dropLast(suffix.count)), value > 0, value <= 3_600_000 / factor else {
+                return nil
+            }
             return value * factor
         }
         return nil

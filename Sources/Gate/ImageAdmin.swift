@@ -77,7 +77,7 @@ final class ImageAdmin: Sendable {
     private func open(_ digest: Digest, _ files: [File], blobCount: Int) throws(StoreError) -> StoredImage {
         do throws(StoreError) {
             return try load(digest)
-        } catch where !files.isEmpty {
+        } catch  where !files.isEmpty {
             // Not here, or damaged: taken in anew below.
             if error.code == .newerFormat { throw error }
             if error.code != .notFound {
@@ -90,7 +90,8 @@ final class ImageAdmin: Sendable {
             throw StoreError(.manifestMismatch, "\(files.count) files for \(blobCount) blobs", errno: EINVAL)
         }
         for file in files where file.seals & 0xE != 0xE {
-            throw StoreError(.manifestMismatch, "a file that is not a sealed memory file was handed over", errno: EINVAL)
+            throw StoreError(
+                .manifestMismatch, "a file that is not a sealed memory file was handed over", errno: EINVAL)
         }
         _ = try store.add(digest, manifest: files[0], bootstrap: files[1], indexes: Array(files[2...])) {
             map, sizes throws(StoreError) in

@@ -16,7 +16,7 @@ final class Session: Sendable {
 
     /// Checks the arena: a memory file that cannot shrink (reading it then never blocks or fails).
     init?(socket: PacketSocket, arena: File, slotSize: UInt32, slotCount: UInt32) {
-        let sealed = F_SEAL_SHRINK_GROW
+        let sealed = shrinkAndGrowSeals
         guard arena.seals & sealed == sealed, (1...Limits.maxChunkSize).contains(Int(slotSize)),
             (1...Self.maxSlots).contains(Int(slotCount)), let size = try? arena.size(),
             size >= UInt64(slotSize) * UInt64(slotCount)
@@ -38,7 +38,7 @@ final class Session: Sendable {
 }
 
 /// The seals a shared memory file must have.
-private let F_SEAL_SHRINK_GROW: Int32 = 2 | 4
+private let shrinkAndGrowSeals: Int32 = 2 | 4
 
 /// Listens for chunkd and carries out what it asks. One session at a time: a second chunkd is told and sent away.
 final class AgentServer: Sendable {

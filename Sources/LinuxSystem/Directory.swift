@@ -7,7 +7,7 @@ package enum Directory {
     package static func create(_ path: String, mode: mode_t) throws(SystemError) {
         do throws(SystemError) {
             try retrying("mkdir", path) { mkdir(path, mode) }
-        } catch where error.errno == EEXIST {}
+        } catch  where error.errno == EEXIST {}
         let file = try open(path)
         try retrying("fchmod", path) { fchmod(file.descriptor, mode) }
     }

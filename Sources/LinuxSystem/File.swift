@@ -77,7 +77,8 @@ package final class File: Sendable {
         var done = 0
         while done < buffer.count {
             let count = try retrying("pread") {
-                pread(descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset) + off_t(done))
+                let rest = UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
+                return pread(descriptor, rest.baseAddress, rest.count, off_t(offset) + off_t(done))
             }
             if count == 0 { break }
             done += count
@@ -90,7 +91,8 @@ package final class File: Sendable {
         var done = 0
         while done < bytes.count {
             done += try retrying("pwrite") {
-                pwrite(descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset) + off_t(done))
+                let rest = UnsafeRawBufferPointer(rebasing: bytes[done...])
+                return pwrite(descriptor, rest.baseAddress, rest.count, off_t(offset) + off_t(done))
             }
         }
     }

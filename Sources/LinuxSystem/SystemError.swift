@@ -33,7 +33,6 @@ package struct SystemError: Error, Equatable, CustomStringConvertible {
     ]
 }
 
-
 /// Runs a call that returns -1 on failure, again on EINTR. EBADF and EFAULT are bugs of ours and trap.
 @discardableResult @inline(__always)
 package func retrying<Value: FixedWidthInteger & SignedInteger>(

@@ -4,7 +4,7 @@ import ChunkModel
 /// chunk index.
 ///
 /// Layers are, in this order: one bootstrap, then for each device its blob immediately followed by the blob's chunk
-/// index. A zstd blob carries its raw size in the annotation `vnd.chunkd.blob.raw-size`. See docs/formats/image.md.
+/// index. A zstd blob carries its raw size in the annotation `dev.chunkd.blob.raw-size`. See docs/formats/image.md.
 /// Value type, safe on any thread.
 package struct ChunkdImage: Hashable, Sendable {
     /// How a blob is stored.
@@ -32,7 +32,7 @@ package struct ChunkdImage: Hashable, Sendable {
     }
 
     /// Annotation on a zstd blob's descriptor: the raw device's size in bytes, decimal.
-    package static let rawSizeAnnotation = "vnd.chunkd.blob.raw-size"
+    package static let rawSizeAnnotation = "dev.chunkd.blob.raw-size"
     /// Bytes of a raw device: what the chunk index can describe.
     package static let maxRawSize = UInt64(Limits.maxChunksPerBlob) * UInt64(Limits.maxChunkSize)
     /// Bytes of a stored zstd blob: zstd grows incompressible data by less than 1/128 plus framing of about 32 bytes
@@ -87,7 +87,8 @@ package struct ChunkdImage: Hashable, Sendable {
         }
         guard index.mediaType == MediaTypes.chunkIndex else {
             throw refuse(
-                "layer after blob \(number) is \(OCISpecError.quote(index.mediaType)), expected \(MediaTypes.chunkIndex)"
+                "layer after blob \(number) is \(OCISpecError.quote(index.mediaType)), expected "
+                    + MediaTypes.chunkIndex
             )
         }
         let annotation = blob.annotations[rawSizeAnnotation]

@@ -163,7 +163,8 @@ package struct ImageIndex: Hashable, Sendable, Codable {
         }
         throw OCISpecError(
             .noMatchingPlatform,
-            "image index has no manifest for \(wanted); it offers \(offered.isEmpty ? "none" : offered.joined(separator: ", "))"
+            "image index has no manifest for \(wanted); it offers "
+                + (offered.isEmpty ? "none" : offered.joined(separator: ", "))
         )
     }
 }

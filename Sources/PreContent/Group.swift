@@ -40,7 +40,7 @@ package final class Group: Sendable {
                 clinux_fanotify_mark_fd(
                     file.descriptor, UInt32(CLINUX_FAN_MARK_REMOVE), UInt64(CLINUX_FAN_PRE_ACCESS), target.descriptor)
             }
-        } catch where error.errno == ENOENT {}
+        } catch  where error.errno == ENOENT {}
     }
 
     /// One event as read: answer it through `PendingAccess`, never twice.

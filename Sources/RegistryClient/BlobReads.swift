@@ -115,7 +115,7 @@ extension RegistryClient {
         return endpoints.contains { endpoint in withHealth(endpoint.origin) { $0.ignoresRange } }
     }
 
-    /// A small blob in memory (config, chunk index), of exactly `descriptor.size` bytes and verified against its digest.
+    /// A small blob in memory (config, chunk index), of exactly `descriptor.size` bytes and verified by its digest.
     /// `limit` bounds what the descriptor may ask for (`tooLarge`).
     package func blob(
         _ descriptor: Descriptor, of reference: Reference, limit: Int, priority: TransferPriority = .onDemand
@@ -133,9 +133,9 @@ extension RegistryClient {
         return store.bytes
     }
 
-    /// Writes a whole blob to `fileDescriptor` from `offset` on and verifies size and digest on the way. When it throws,
-    /// the file holds unspecified bytes there. The pwrite(2) calls are made on the transfer thread: meant for memory
-    /// files and the page cache.
+    /// Writes a whole blob to `fileDescriptor` from `offset` on and verifies size and digest on the way. When it
+    /// throws, the file holds unspecified bytes there. The pwrite(2) calls are made on the transfer thread: meant for
+    /// memory files and the page cache.
     package func download(
         _ descriptor: Descriptor, of reference: Reference, to fileDescriptor: Int32, offset: Int64 = 0,
         priority: TransferPriority = .onDemand

@@ -172,7 +172,7 @@ extension RegistryClient {
         if let authorization { headers.append(("Authorization", authorization)) }
         var timeouts = configuration.timeouts
         timeouts.total = call.total
-        // A token server or mirror has its own TLS settings; one on the registry's host that has none shares the registry's.
+        // What a registry sends us to has its own TLS settings; on the registry's host, and with none, it shares its.
         let isConfigured = configuration.hosts[origin.authority] != nil
         let sharesHost = origin.host == call.endpoint.origin.host && !isConfigured
         let request = TransferRequest(

@@ -43,8 +43,8 @@ extension RegistryClient {
         }
     }
 
-    /// POST for an upload session, PUT of the whole blob into it (distribution spec "POST then PUT"). Each attempt takes
-    /// a new session.
+    /// POST for an upload session, PUT of the whole blob into it (distribution spec "POST then PUT"). Each attempt
+    /// takes a new session.
     private func upload(
         _ source: BlobSource, digest: Digest, to reference: Reference, open: RegistryCall, mayMount: Bool
     ) async throws(CallFailure) -> Bool {

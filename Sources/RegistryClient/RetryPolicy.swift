@@ -31,8 +31,8 @@ package struct RetryPolicy: Sendable, Equatable {
         self.circuitOpenTime = circuitOpenTime
     }
 
-    /// The wait before attempt `attempt` (2 is the first retry): exponential, capped, with jitter over its upper half so
-    /// that clients which failed together do not come back together. `random` is any 64 random bits.
+    /// The wait before attempt `attempt` (2 is the first retry): exponential, capped, with jitter over its upper half
+    /// so that clients which failed together do not come back together. `random` is any 64 random bits.
     package func delay(beforeAttempt attempt: Int, retryAfter: Duration?, random: UInt64) -> Duration {
         let doublings = min(max(attempt - 2, 0), 20)
         let ceiling = min(baseDelay * (1 << doublings), maxDelay)

@@ -99,7 +99,11 @@ package final class RegistryFixture: Sendable {
             let realm = "\(tls ? "https" : "http")://127.0.0.1:\(server?.port ?? 0)/token"
             config += """
                 auth:
-                  token: {realm: "\(realm)", service: chunkd-registry, issuer: chunkd-test, rootcertbundle: \(pki.certificateFile)}
+                  token:
+                    realm: "\(realm)"
+                    service: chunkd-registry
+                    issuer: chunkd-test
+                    rootcertbundle: \(pki.certificateFile)
 
                 """
         }
@@ -137,18 +141,21 @@ package final class PythonServer: Sendable {
     private let process: ProcessFixture
     private let directory: TemporaryDirectory
 
-    /// Runs a script with PORT as its first argument and waits until it listens there.
-    package static func start(_ script: String, arguments: [String] = []) throws -> PythonServer {
+    /// Runs a script with PORT as its first argument (a free one, if none is given) and waits until it listens there.
+    package static func start(
+        _ script: String, arguments: [String] = [], port: UInt16? = nil
+    ) throws -> PythonServer {
         var last: any Error = FixtureError("server not started")
         for _ in 0..<3 {
-            do { return try PythonServer(script, arguments: arguments) } catch { last = error }
+            do { return try PythonServer(script, arguments: arguments, port: port) } catch { last = error }
         }
         throw last
     }
 
-    private init(_ script: String, arguments: [String]) throws {
+    private init(_ script: String, arguments: [String], port: UInt16?) throws {
         directory = try TemporaryDirectory(prefix: "chunkd-python")
-        port = try Ports.free()
+        let port = try port ?? Ports.free()
+        self.port = port
         let file = try directory.write("server.py", script)
         process = try ProcessFixture(
             ["python3", "-u", file, "\(port)"] + arguments, directory: directory.path, logFile: directory.path + "/log")
@@ -172,7 +179,8 @@ package final class NginxFixture: Sendable {
         let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .map { "\($0)_temp_path \(directory.path)/\($0);" }.joined(separator: " ")
         let config = """
-            worker_processes 1; daemon off; pid \(directory.path)/pid; error_log \(directory.path)/error.log warn; user root;
+            worker_processes 1; daemon off; user root;
+            pid \(directory.path)/pid; error_log \(directory.path)/error.log warn;
             events { worker_connections 512; }
             http { \(temporary) access_log \(directory.path)/access.log;
             proxy_http_version 1.1; proxy_set_header Connection ""; client_max_body_size 0;

@@ -14,6 +14,8 @@ package final class ScratchDirectory: Sendable {
         }
         guard let made else { throw SystemError(errno, "mkdtemp", "\(parent)/chunkd-\(name)") }
         path = made
+        // Other users reach what is in it; mkdtemp(3) allows only the owner.
+        try retrying("chmod", made) { chmod(made, 0o755) }
     }
 
     deinit {

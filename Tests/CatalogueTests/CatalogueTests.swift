@@ -127,7 +127,8 @@ private final class Scratch: Sendable {
         do {
             let catalogue = try Catalogue(path: scratch.database)
             for number in UInt64(1)...200 {
-                try await catalogue.record(try image(number, blobs: [number], references: ["registry.test/a:\(number)"]))
+                try await catalogue.record(
+                    try image(number, blobs: [number], references: ["registry.test/a:\(number)"]))
             }
         }
         // The last connection's end checkpointed the log into the file.

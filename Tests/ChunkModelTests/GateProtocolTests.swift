@@ -23,8 +23,10 @@ import Testing
             .helloReply(integrityGap: true, epoch: 12), .miss(at), .touched([at, at]), .touched([]),
             .filled(at: at, slot: 1, status: .writeFailed, errno: 28),
             .reply(errno: 2, value: 1 << 50, message: "not here: ä"),
-            .image(.init(
-                manifest: digest, mounted: true, tainted: true, bootstrapSize: 77, path: "/x/y z", blobs: [blob, blob])),
+            .image(
+                .init(
+                    manifest: digest, mounted: true, tainted: true, bootstrapSize: 77, path: "/x/y z",
+                    blobs: [blob, blob])),
             .end, .residencyBits(blob: 1, chunkCount: 9, bits: [0xFF, 1]), .counters([.hits: 5, .selfEvents: 0]),
             .verified(blob: 1, checked: 10, absent: 2, bad: [3, 4]),
         ]
@@ -46,11 +48,12 @@ import Testing
     @Test func fillHasTheDocumentedBytes() {
         let frame = GateProtocol.encode(
             .fill(at: .init(blob: 1, chunk: 2), slot: 3, length: 4096, repair: true), number: 5)
-        #expect(frame == [
-            4, 0, 1, 0, 5, 0, 0, 0,  // kind fill, version 1, request 5
-            1, 0, 0, 0, 2, 0, 0, 0,  // blob 1, chunk 2
-            3, 0, 0, 0, 0, 16, 0, 0, 1, 0, 0, 0,  // slot 3, 4096 bytes, repair
-        ])
+        #expect(
+            frame == [
+                4, 0, 1, 0, 5, 0, 0, 0,  // kind fill, version 1, request 5
+                1, 0, 0, 0, 2, 0, 0, 0,  // blob 1, chunk 2
+                3, 0, 0, 0, 0, 16, 0, 0, 1, 0, 0, 0,  // slot 3, 4096 bytes, repair
+            ])
     }
 
     @Test func cutAndLongFramesAreRefused() {
@@ -97,7 +100,8 @@ import Testing
         let found = try ManifestDigests(manifest: Array(text.utf8))
         #expect(found.config == digests[0])
         #expect(found.bootstrap == digests[1])
-        #expect(found.blobs == [.init(blob: digests[2], index: digests[3]), .init(blob: digests[4], index: digests[5])])
+        #expect(
+            found.blobs == [.init(blob: digests[2], index: digests[3]), .init(blob: digests[4], index: digests[5])])
         #expect(throws: ManifestDigests.Invalid.wrongCount(5)) {
             try ManifestDigests(manifest: Array(text.replacing(digests[5].description, with: "").utf8))
         }

@@ -208,8 +208,9 @@ import Testing
         _ = miss(&scheduler, 0)
         _ = miss(&scheduler, 2)
         #expect(scheduler.handle(.miss(key(4)), now: .zero) == [.fail(key(4), errno: 5, .overload)])
-        #expect(scheduler.handle(.miss(ChunkKey(BlobID(9), 0)), now: .zero)
-            == [.fail(ChunkKey(BlobID(9), 0), errno: 5, .unknownBlob)])
+        #expect(
+            scheduler.handle(.miss(ChunkKey(BlobID(9), 0)), now: .zero)
+                == [.fail(ChunkKey(BlobID(9), 0), errno: 5, .unknownBlob)])
     }
 
     @Test func aForgottenBlobLeavesNothingBehind() {

@@ -40,7 +40,8 @@ import Testing
     private func add(to store: Store) throws -> StoredImage {
         try store.add(
             SHA256.hash(manifest), manifest: try memory(manifest), bootstrap: try memory(bootstrap),
-            indexes: [try memory(index.caibx(sizes: (1, 2, 3)))]) { _, _ in }
+            indexes: [try memory(index.caibx(sizes: (1, 2, 3)))]
+        ) { _, _ in }
     }
 
     private func write(_ number: Int, to blob: Blob) throws {
@@ -115,7 +116,8 @@ import Testing
         let other = Self.manifest([bootstrap, Array("blob".utf8), forged])
         let second = try store.add(
             SHA256.hash(other), manifest: try memory(other), bootstrap: try memory(bootstrap),
-            indexes: [try memory(forged)]) { _, _ in }
+            indexes: [try memory(forged)]
+        ) { _, _ in }
         let (a, b) = (try #require(first.blobs.first), try #require(second.blobs.first))
         #expect(a.key.blob == b.key.blob)
         #expect(a.inode != b.inode)
@@ -131,7 +133,8 @@ import Testing
         let other = Self.manifest([bootstrap, Array("blob2".utf8), shared])
         let second = try store.add(
             SHA256.hash(other), manifest: try memory(other), bootstrap: try memory(bootstrap),
-            indexes: [try memory(shared)]) { _, _ in }
+            indexes: [try memory(shared)]
+        ) { _, _ in }
         let target = try #require(second.blobs.first)
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 4096)
         defer { buffer.deallocate() }

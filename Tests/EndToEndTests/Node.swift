@@ -29,6 +29,7 @@ final class Node {
     private var gateProcess: ProcessFixture?
     private var agentProcess: ProcessFixture?
     private var targets: [String] = []
+    private var mountCount = 0
 
     /// Makes a node that knows these registries, and starts it.
     init(_ registries: [RegistryFixture], _ options: Options = Options()) throws {
@@ -39,8 +40,6 @@ final class Node {
         runDirectory = scratch.appending("run")
         configFile = scratch.appending("config.yaml")
         metricsPort = try Ports.free()
-        // chunkd reaches its files through these directories as another user.
-        for path in [scratch.path, stateDirectory] { try retrying("chmod", path) { chmod(path, 0o755) } }
         try writeConfiguration(registries)
         try startGate()
         try startAgent()
@@ -152,7 +151,8 @@ final class Node {
 
     /// Mounts an image on a new directory; its path.
     func mount(_ reference: String) throws -> String {
-        let target = try scratch.makeDirectory("mount-\(targets.count)")
+        mountCount += 1
+        let target = try scratch.makeDirectory("mount-\(mountCount)")
         let output = try control(["mount", reference, target])
         try #require(output.status == 0, "chunkctl mount: \(output.errors) \(agentLog.suffix(3000))")
         targets.append(target)
@@ -178,6 +178,23 @@ final class Node {
     /// Chunks fetched from registries since chunkd started.
     func registryChunks() throws -> UInt64 {
         try stat().sources.filter { $0.source.hasPrefix("registry") }.reduce(0) { $0 + $1.chunks }
+    }
+
+    /// Chunks recorded as resident in the maps on disk, over all blobs (docs/formats/map.md): what a restart finds.
+    func durableChunks() throws -> Int {
+        let blobs = BytePath(stateDirectory + "/gate/blobs")
+        return try blobs.entries().reduce(0) { sum, name in
+            let bytes = try blobs.appending(name).appending("map").open(O_RDONLY).contents(limit: 1 << 20)
+            let bankSize = bytes.count / 2
+            // A bank's header of 104 bytes holds at 12 the length of header and bits.
+            let counts = [0, bankSize].map { bank -> Int in
+                guard bankSize >= 4096 else { return 0 }
+                let length = (0..<4).reduce(0) { $0 | Int(bytes[bank + 12 + $1]) << (8 * $1) }
+                return bytes[bank..<bank + bankSize].prefix(length).dropFirst(104).reduce(0) { $0 + $1.nonzeroBitCount }
+            }
+            // Chunks are only added here, so the fuller bank is the newer.
+            return sum + (counts.max() ?? 0)
+        }
     }
 
     private func writeConfiguration(_ registries: [RegistryFixture]) throws {

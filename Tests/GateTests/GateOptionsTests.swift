@@ -14,7 +14,8 @@ import Testing
     }
 
     @Test(arguments: [
-        ["--nonsense"], ["--shards", "0"], ["--shards", "x"], ["--deadline", "5"], ["--deadline", "-1s"], ["--deadline"],
+        ["--nonsense"], ["--shards", "0"], ["--shards", "x"], ["--deadline", "5"], ["--deadline", "-1s"],
+        ["--deadline"],
         ["--read-ahead", "512"], ["--read-ahead", "1KiB"], ["--log-format", "xml"], ["--state-dir", "relative"],
         ["--deadline", "99999999999999999999s"], ["--deadline", "61m"], ["extra"],
     ])

@@ -1,7 +1,7 @@
 import TestSupport
 
-/// A server that answers by path, correctly or not, one thread a connection. It prints "CONNECT" for each connection that was used and
-/// one line for each request.
+/// A server that answers by path, correctly or not, one thread a connection. It prints "CONNECT" for each
+/// connection that was used and one line for each request.
 enum OddServer {
     static func start(unixSocket: String? = nil) throws -> PythonServer {
         try PythonServer.start(script, arguments: unixSocket.map { [$0] } ?? [])

@@ -141,6 +141,25 @@ final class Received: Sendable {
         #expect(result.body == [UInt8(ascii: "x")])
     }
 
+    @Test func aSinkIsNeverGivenMoreThanItsLimit() async throws {
+        let received = Received()
+        do throws(TransferError) {
+            _ = try await client.perform(
+                TransferRequest(url: url("/bytes/500000")),
+                sink: TransferSink(
+                    head: { _ in .deliver(limit: 100_000) },
+                    body: { piece in
+                        received.append(piece)
+                        return .continue
+                    }))
+            Issue.record("no limit")
+        } catch {
+            #expect(error.code == .bodyTooLarge)
+            #expect(error.bytesDelivered == UInt64(received.bytes.count))
+        }
+        #expect(received.bytes.count <= 100_000)
+    }
+
     @Test func nobodyListeningAndUnknownNamesAreToldApart() async throws {
         let port = try Ports.free()
         for (url, code) in [

@@ -176,8 +176,9 @@ struct GateDiskTests {
         let client = try gate.connect()
         for (offset, name) in [(1024, "magic"), (1024 + 12, "block size"), (1024 + 14, "root inode")] {
             let hostile = try image.with(bootstrapByte: offset)
-            guard case .reply(let errno, _, let message) = try client.ask(
-                .openImage(manifest: hostile.digest, mount: true, blobCount: 1), try hostile.files())
+            guard
+                case .reply(let errno, _, let message) = try client.ask(
+                    .openImage(manifest: hostile.digest, mount: true, blobCount: 1), try hostile.files())
             else {
                 Issue.record("\(name): accepted")
                 continue

@@ -29,7 +29,9 @@ struct GateImage: Sendable {
         }
         index = try ChunkIndex(chunks: chunks)
         indexFile = index.caibx(sizes: (Self.chunkSize, Self.chunkSize, Self.chunkSize))
-        let digests = [SHA256.hash(Array("{}".utf8)), SHA256.hash(bootstrap), SHA256.hash(blob), SHA256.hash(indexFile)]
+        let digests = [
+            SHA256.hash(Array("{}".utf8)), SHA256.hash(bootstrap), SHA256.hash(blob), SHA256.hash(indexFile),
+        ]
         manifest = Array(("{\"layers\":[" + digests.map { "\"\($0)\"" }.joined(separator: ",") + "]}").utf8)
         digest = SHA256.hash(manifest)
     }
@@ -102,7 +104,8 @@ final class RunningGate: Sendable {
 
     /// The working process.
     func child() throws -> pid_t {
-        let text = String(decoding: try readProcFile("/proc/\(process.pid)/task/\(process.pid)/children"), as: UTF8.self)
+        let text = String(
+            decoding: try readProcFile("/proc/\(process.pid)/task/\(process.pid)/children"), as: UTF8.self)
         guard let pid = text.split(separator: " ").first.flatMap({ pid_t($0) }) else {
             throw FixtureError("chunkgate has no child: \(process.log)")
         }

@@ -129,8 +129,9 @@ struct GateTests {
         let graduated = Wait.until(.seconds(10)) { (try? client.counters()[.graduations]) == 1 }
         #expect(graduated)
         let before = try client.counters()[.events]
-        #expect(try Readers(4, path: info.path + "/big", offset: 0, length: big.count).wait()
-            .allSatisfy { $0 == .bytes(big) })
+        #expect(
+            try Readers(4, path: info.path + "/big", offset: 0, length: big.count).wait()
+                .allSatisfy { $0 == .bytes(big) })
         #expect(try client.counters()[.events] == before)
         // What is durable is there after everything stopped and started.
         #expect(try client.ask(.closeImage(manifest: image.digest)) == .reply(errno: 0, value: 0, message: ""))
@@ -182,13 +183,25 @@ struct GateTests {
         var forged = image.indexFile
         forged[72] ^= 1
         let cases: [(String, [File], Digest)] = [
-            ("index of another blob",
-             [try GateImage.sealed(image.manifest), try GateImage.sealed(image.bootstrap), try GateImage.sealed(forged)],
-             image.digest),
-            ("another manifest", try image.files(), image.digest == image.index[0].digest ? image.digest : image.index[0].digest),
-            ("unsealed",
-             [try GateImage.sealed(image.manifest), try File.memory(name: "open", size: 4096),
-              try GateImage.sealed(image.indexFile)], image.digest),
+            (
+                "index of another blob",
+                [
+                    try GateImage.sealed(image.manifest), try GateImage.sealed(image.bootstrap),
+                    try GateImage.sealed(forged),
+                ],
+                image.digest
+            ),
+            (
+                "another manifest", try image.files(),
+                image.digest == image.index[0].digest ? image.digest : image.index[0].digest
+            ),
+            (
+                "unsealed",
+                [
+                    try GateImage.sealed(image.manifest), try File.memory(name: "open", size: 4096),
+                    try GateImage.sealed(image.indexFile),
+                ], image.digest
+            ),
         ]
         for (name, files, digest) in cases {
             let reply = try client.ask(.openImage(manifest: digest, mount: true, blobCount: 1), files)

@@ -20,7 +20,8 @@ private func decode<T: Decodable>(_: T.Type, _ json: String) throws -> T {
 
     @Test func aManifestIsReadAndWrittenUnchanged() throws {
         let json =
-            #"{"annotations":{"a":"b"},"config":\#(config),"layers":[\#(config)],"mediaType":"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}"#
+            #"{"annotations":{"a":"b"},"config":\#(config),"layers":[\#(config)],"#
+            + #""mediaType":"application/vnd.oci.image.manifest.v1+json","schemaVersion":2}"#
         let manifest = try decode(Manifest.self, json)
         #expect(manifest.config.size == 12)
         #expect(manifest.layers.count == 1)

@@ -55,7 +55,8 @@ import Testing
     @Test func challengesOfRealRegistriesAreParsed() {
         #expect(
             AuthChallenge.parse([
-                #"Bearer realm="https://auth.example/token",service="registry.example",scope="repository:a/b:pull,push""#
+                #"Bearer realm="https://auth.example/token",service="registry.example","#
+                    + #"scope="repository:a/b:pull,push""#
             ]) == [
                 .bearer(
                     realm: "https://auth.example/token", service: "registry.example", scope: "repository:a/b:pull,push",

@@ -165,7 +165,8 @@ import Testing
             mode: 0o755)
         let config = try directory.write(
             "config.json",
-            #"{"auths":{"b.example":{"auth":"dTpw"},"c.example":{}},"credHelpers":{"a.example":"chunkdtest"},"credsStore":"chunkdtest"}"#
+            #"{"auths":{"b.example":{"auth":"dTpw"},"c.example":{}},"credHelpers":{"a.example":"chunkdtest"},"#
+                + #""credsStore":"chunkdtest"}"#
         )
         let store = CredentialStore(
             configuration: RegistryConfiguration(

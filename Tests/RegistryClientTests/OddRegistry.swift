@@ -4,8 +4,8 @@ import TestSupport
 
 @testable import RegistryClient
 
-/// A registry whose repository names say how it misbehaves. Every blob is the same 1,000,000 bytes. It prints one line a
-/// request: method, path, Range and what is known of Authorization.
+/// A registry whose repository names say how it misbehaves. Every blob is the same 1,000,000 bytes. It prints one
+/// line a request: method, path, Range and what is known of Authorization.
 enum OddRegistry {
     static let size: UInt64 = 1_000_000
     static let content = (0..<Int(size)).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 8) }
@@ -75,7 +75,8 @@ enum OddRegistry {
                 if url.path == "/bump": state[query["what"][0]] += 1; return self.send(200, [])
                 if url.path == "/token":
                     time.sleep(0.2)
-                    return self.send(200, [], json.dumps({"token": "t%d" % state["token"], "expires_in": 3600}).encode())
+                    answer = {"token": "t%d" % state["token"], "expires_in": 3600}
+                    return self.send(200, [], json.dumps(answer).encode())
                 if url.path.startswith("/cdn/"):
                     if auth: return self.send(400, [])
                     if query.get("sign") != ["%d" % state["sign"]]: return self.send(403, [])
@@ -102,16 +103,20 @@ enum OddRegistry {
                 if mode == "contradictory": return self.part(first, last, headers=[("Content-Length", "17")])
                 if mode == "total": return self.part(first, last, "bytes %d-%d/%d" % (first, last, SIZE + 1))
                 if mode == "multipart":
-                    return self.send(206, [("Content-Type", "multipart/byteranges; boundary=b")], b"--b\\r\\n\\r\\nx\\r\\n--b--")
-                if mode == "416": return self.send(416, [("Content-Length", str(SIZE)), ("Content-Range", "bytes */%d" % SIZE)])
+                    kind = [("Content-Type", "multipart/byteranges; boundary=b")]
+                    return self.send(206, kind, b"--b\\r\\n\\r\\nx\\r\\n--b--")
+                if mode == "416":
+                    return self.send(416, [("Content-Length", str(SIZE)), ("Content-Range", "bytes */%d" % SIZE)])
                 if mode == "pieces": return self.part(first, min(last, first + 99999))
                 if mode == "halves": return self.cut(first, last, max(100000, (last - first + 1) // 2), False)
-                if mode == "reset": return self.cut(first, last, 60000, True) if times("reset") <= 3 else self.part(first, last)
+                if mode == "reset":
+                    return self.cut(first, last, 60000, True) if times("reset") <= 3 else self.part(first, last)
                 if mode == "reset-at-once": return self.cut(first, last, 0, False)
                 if mode == "no-length":
                     self.send_response(206); self.send_header("Content-Range", "bytes %d-%d/%d" % (first, last, SIZE))
                     self.send_header("Connection", "close"); self.end_headers()
-                    self.wfile.write(BODY[first:last + 1] + b"more than asked for"); self.close_connection = True; return
+                    self.close_connection = True
+                    self.wfile.write(BODY[first:last + 1] + b"more than asked for"); return
                 if mode == "endless":
                     self.send_response(206 if r else 200)
                     if r: self.send_header("Content-Range", "bytes %d-%d/%d" % (first, last, SIZE))
@@ -125,7 +130,8 @@ enum OddRegistry {
                 if mode == "no-length-short":
                     self.send_response(206); self.send_header("Content-Range", "bytes %d-%d/%d" % (first, last, SIZE))
                     self.send_header("Connection", "close"); self.end_headers()
-                    self.wfile.write(BODY[first:first + min(70000, last - first + 1)]); self.close_connection = True; return
+                    self.close_connection = True
+                    self.wfile.write(BODY[first:first + min(70000, last - first + 1)]); return
                 if mode == "trickle":
                     self.send_response(206); self.send_header("Content-Range", "bytes %d-%d/%d" % (first, last, SIZE))
                     self.send_header("Content-Length", str(last - first + 1)); self.end_headers()
@@ -142,16 +148,19 @@ enum OddRegistry {
                 if mode == "loop": return self.send(307, [("Location", self.path)])
                 if mode == "chain":
                     n = int(url.query or "0")
-                    return self.send(307, [("Location", "%s?%d" % (url.path, n + 1))]) if n < 9 else self.part(first, last)
+                    if n >= 9: return self.part(first, last)
+                    return self.send(307, [("Location", "%s?%d" % (url.path, n + 1))])
                 if mode == "metadata": return self.send(307, [("Location", "http://169.254.169.254/latest/meta-data/")])
                 if mode == "no-location": return self.send(307, [])
                 if mode == "signed":
                     return self.send(307, [("Location", "http://localhost:%d/cdn/x?sign=%d" % (port, state["sign"]))])
                 if mode == "signed-stale":
                     return self.send(307, [("Location", "http://localhost:%d/cdn/x?sign=0" % port)])
-                self.send(404, [], json.dumps({"errors": [{"code": "BLOB_UNKNOWN", "message": "no \\x1b[31m such"}]}).encode())
+                words = {"errors": [{"code": "BLOB_UNKNOWN", "message": "no \\x1b[31m such"}]}
+                self.send(404, [], json.dumps(words).encode())
             def manifest(self, mode):
-                config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": "sha256:" + "a" * 64, "size": 1}
+                config = {"mediaType": "application/vnd.oci.image.config.v1+json",
+                          "digest": "sha256:" + "a" * 64, "size": 1}
                 kind = "application/vnd.oci.image.manifest.v1+json"
                 good = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": []}).encode()
                 kinds = [("Content-Type", kind)]
@@ -162,16 +171,19 @@ enum OddRegistry {
                     return self.send(200, kinds + [("Docker-Content-Digest", "sha256:" + "b" * 64)], good)
                 if mode == "traversal":
                     return self.send(200, kinds + [("Docker-Content-Digest", "sha256:../../x")], good)
-                if mode == "wrong-type": return self.send(200, [("Content-Type", kind.replace("manifest", "index"))], good)
+                if mode == "wrong-type":
+                    return self.send(200, [("Content-Type", kind.replace("manifest", "index"))], good)
                 if mode == "no-head" and self.command == "HEAD": return self.send(405, [])
-                if mode in ("untyped", "no-head"): return self.send(200, [("Content-Type", "application/octet-stream")], good)
+                if mode in ("untyped", "no-head"):
+                    return self.send(200, [("Content-Type", "application/octet-stream")], good)
                 self.send(404, [])
             def tags(self, mode, query):
                 start = int(query.get("last", ["0"])[0])
                 link = '</v2/%s/tags/list?last=%d>; rel="next"' % (mode, start + 10)
                 if mode == "foreign": link = '<http://localhost:%d/v2/x/tags/list>; rel="next"' % port
                 more = [("Link", link)] if start < 20 or mode == "endless" else []
-                self.send(200, more, json.dumps({"name": mode, "tags": ["t%d" % i for i in range(start, start + 10)] + ["../x"]}).encode())
+                names = ["t%d" % i for i in range(start, start + 10)] + ["../x"]
+                self.send(200, more, json.dumps({"name": mode, "tags": names}).encode())
             def upload(self, mode, query):
                 if self.command == "PUT": return self.send(201, []) if "digest" in query else self.send(400, [])
                 where = {"foreign": "http://localhost:%d/v2/foreign/blobs/uploads/1?s=x" % port, "none": None,

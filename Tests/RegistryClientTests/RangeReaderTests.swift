@@ -1,4 +1,5 @@
 import HTTPTransfer
+import OCISpec
 import TestSupport
 import Testing
 
@@ -6,6 +7,53 @@ import Testing
 
 private func head(_ status: Int, _ headers: (String, String)...) -> ResponseHead {
     ResponseHead(status: status, headers: headers.map { (name: $0.0, value: $0.1) })
+}
+
+@Suite struct OCIJSONTests {
+    let good = """
+        {"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"a/b",\
+        "digest":"sha256:\(String(repeating: "ab", count: 32))","size":5,\
+        "platform":{"os":"linux","architecture":"arm"},\
+        "annotations":{"k":"v"}},"layers":[],"annotations":{"é":"\\u0000"}}
+        """
+
+    @Test func encodingIsCanonical() throws {
+        let (document, _) = try OCIJSON.document(Array(good.utf8), mediaType: nil)
+        guard case .manifest(let manifest) = document else {
+            Issue.record("not a manifest")
+            return
+        }
+        let bytes = try OCIJSON.encode(manifest)
+        #expect(try OCIJSON.encode(manifest) == bytes)
+        let text = String(decoding: bytes, as: UTF8.self)
+        #expect(text.hasPrefix(#"{"annotations":{"#) && text.contains("a/b") && !text.contains(" "))
+        #expect(try OCIJSON.document(bytes, mediaType: nil).document == document)
+    }
+
+    /// Mutated documents are read or refused; what is read can be written and read again to the same.
+    @Test func mutatedDocumentsNeverTrap() throws {
+        let seed = SeededGenerator.seedOfThisRun(environment: [:])
+        print("seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        var accepted = 0
+        for _ in 0..<4000 {
+            var bytes = Array(good.utf8)
+            for _ in 0..<Int.random(in: 1...3, using: &random) {
+                let at = Int.random(in: 0..<bytes.count, using: &random)
+                switch Int.random(in: 0..<4, using: &random) {
+                case 0: bytes[at] = UInt8.random(in: 0...255, using: &random)
+                case 1: bytes.remove(at: at)
+                case 2: bytes.insert(contentsOf: bytes[at...].prefix(12), at: at)
+                default: bytes[at] = Array(#"{}[]",:0-9e"#.utf8).randomElement(using: &random) ?? 0
+                }
+            }
+            guard let read = try? OCIJSON.document(bytes, mediaType: nil), case .manifest(let manifest) = read.document
+            else { continue }
+            accepted += 1
+            #expect(try OCIJSON.document(OCIJSON.encode(manifest), mediaType: nil).document == read.document)
+        }
+        #expect(accepted > 100)
+    }
 }
 
 @Suite struct RangeReaderTests {

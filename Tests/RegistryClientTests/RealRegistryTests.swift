@@ -38,6 +38,20 @@ final class Bytes: Sendable {
     }
 }
 
+/// Refuses everything and prints one line a request.
+private let alwaysUnauthorizedScript = """
+    import http.server, sys
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *a): pass
+        def do_GET(self):
+            print(self.path, flush=True)
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="x"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+    http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    """
+
 /// One blob, config and manifest, made from a seed.
 struct SampleImage {
     let blob: [UInt8]
@@ -184,6 +198,16 @@ struct SampleImage {
             #expect(await code { _ = try await client.manifest(reference) } == .unauthorized)
             #expect(events.results().count - before <= 2)
         }
+        // One that worked and does not any more is not sent a second time.
+        let directory = try TemporaryDirectory()
+        try directory.write("\(registry.host)/username", "u")
+        try directory.write("\(registry.host)/password", "p")
+        let known = client(registry) { $0.registriesDirectory = directory.path }
+        try await known.ping(registry: registry.host)
+        registry.stop()
+        let stricter = try PythonServer.start(alwaysUnauthorizedScript, port: registry.port)
+        #expect(await code { try await known.ping(registry: registry.host) } == .unauthorized)
+        #expect(stricter.log.split(separator: "\n").count == 1)
         let tokens = try RegistryFixture.start(auth: .token(lifetimeSeconds: 60))
         let wrong = client(tokens, credential: .password(username: "u", password: "wrong"))
         #expect(await code { _ = try await wrong.manifest(Reference("\(tokens.host)/a:1")) } == .unauthorized)

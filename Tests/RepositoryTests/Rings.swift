@@ -1,12 +1,12 @@
 /// The rings of docs/architecture.md: what each module may import. Imports point down only.
 enum Rings {
-    /// One module and what it may import beside the modules of its package dependencies' own kind.
+    /// One module and what it may import.
     struct Module {
         var name: String
         /// Modules of ours; every one stands above this one in `table`.
         var ours: Set<String>
         /// Modules of others.
-        var foreign: Set<String> = []
+        var foreign: Set<String>
     }
 
     /// Pure modules ask nothing of the world: no Foundation, no C library, no clock, no chance, no `async`.
@@ -19,79 +19,69 @@ enum Rings {
         "RegistryClient", "ControlAPI", "Telemetry", "Settings", "CCurl", "GRDB", "NIOCore", "NIOPosix", "NIOHTTP1",
     ]
 
+    /// What every module but the pure ones may use.
+    private static let system: Set<String> = ["Glibc", "Synchronization"]
+    private static let foundation: Set<String> = ["FoundationEssentials", "Foundation"]
     private static let nio: Set<String> = ["NIOCore", "NIOPosix", "NIOHTTP1"]
-    private static let glibc: Set<String> = ["Glibc"]
-    private static let essentials: Set<String> = ["FoundationEssentials", "Foundation"]
+
+    private static func pure(_ name: String, _ ours: Set<String>) -> Module {
+        Module(name: name, ours: ours, foreign: [])
+    }
+    private static func module(_ name: String, _ ours: Set<String>, _ foreign: Set<String>...) -> Module {
+        Module(name: name, ours: ours, foreign: foreign.reduce(system) { $0.union($1) })
+    }
 
     /// From the bottom up.
     static let table: [Module] = [
         // C shims.
-        Module(name: "CLinux", ours: []),
-        Module(name: "CCurlSystem", ours: []),
-        Module(name: "CCurl", ours: ["CCurlSystem"]),
-        Module(name: "COpenSSL", ours: []),
-        Module(name: "CZstd", ours: []),
+        pure("CLinux", []), pure("CCurlSystem", []), pure("CCurl", ["CCurlSystem"]), pure("COpenSSL", []),
+        pure("CZstd", []),
         // Pure.
-        Module(name: "ChunkModel", ours: []),
-        Module(name: "ErofsFormat", ours: ["ChunkModel"]),
-        Module(name: "OCISpec", ours: ["ChunkModel"]),
-        Module(name: "ChunkResolution", ours: ["ChunkModel"]),
+        pure("ChunkModel", []),
+        pure("ErofsFormat", ["ChunkModel"]),
+        pure("OCISpec", ["ChunkModel"]),
+        pure("ChunkResolution", ["ChunkModel"]),
         // One foreign interface each.
-        Module(name: "LinuxSystem", ours: ["CLinux"], foreign: glibc),
-        Module(name: "PreContent", ours: ["CLinux", "LinuxSystem"], foreign: glibc),
-        Module(name: "Integrity", ours: ["COpenSSL", "ChunkModel"]),
-        Module(name: "Zstandard", ours: ["CZstd", "ChunkModel"], foreign: glibc),
-        Module(name: "HTTPTransfer", ours: ["CCurl"], foreign: glibc.union(essentials).union(["Synchronization"])),
-        Module(
-            name: "Catalogue", ours: ["ChunkModel"], foreign: essentials.union(["GRDB", "Synchronization"])),
+        module("LinuxSystem", ["CLinux"]),
+        module("PreContent", ["CLinux", "LinuxSystem"]),
+        module("Integrity", ["COpenSSL", "ChunkModel"]),
+        module("Zstandard", ["CZstd", "ChunkModel"]),
+        module("HTTPTransfer", ["CCurl"], foundation),
+        module("Catalogue", ["ChunkModel", "LinuxSystem"], foundation, ["GRDB"]),
         // Services.
-        Module(
-            name: "ChunkStore", ours: ["ChunkModel", "Integrity", "LinuxSystem", "PreContent"],
-            foreign: glibc.union(["Synchronization"])),
-        Module(
-            name: "RegistryClient", ours: ["ChunkModel", "OCISpec", "Integrity", "HTTPTransfer"],
-            foreign: glibc.union(essentials).union(["Synchronization"])),
-        Module(
-            name: "ImageBuild",
-            ours: [
-                "ChunkModel", "ErofsFormat", "OCISpec", "Integrity", "Zstandard", "LinuxSystem", "RegistryClient",
-            ], foreign: glibc.union(essentials).union(["Synchronization"])),
-        Module(
-            name: "Settings", ours: [],
-            foreign: glibc.union(essentials).union(["Configuration", "Yams", "SystemPackage"])),
-        Module(
-            name: "Telemetry", ours: [],
-            foreign: glibc.union(essentials).union(nio).union(["CoreMetrics", "Logging", "Metrics", "Synchronization"])),
-        Module(
-            name: "ControlAPI", ours: ["ChunkModel", "HTTPTransfer", "LinuxSystem"],
-            foreign: glibc.union(essentials).union(nio).union(["Logging", "Synchronization"])),
+        module("ChunkStore", ["ChunkModel", "Integrity", "LinuxSystem", "PreContent"]),
+        module("RegistryClient", ["ChunkModel", "OCISpec", "Integrity", "HTTPTransfer"], foundation),
+        module(
+            "ImageBuild",
+            [
+                "ChunkModel", "ErofsFormat", "OCISpec", "Integrity", "Zstandard", "LinuxSystem", "HTTPTransfer",
+                "RegistryClient",
+            ], foundation),
+        module(
+            "Settings", ["HTTPTransfer", "RegistryClient"], foundation, ["Configuration", "Yams", "SystemPackage"]),
+        module("Telemetry", ["LinuxSystem"], foundation, nio, ["CoreMetrics", "Logging", "Metrics"]),
+        module("ControlAPI", ["ChunkModel", "HTTPTransfer", "LinuxSystem"], foundation, nio, ["Logging"]),
         // Composition.
-        Module(
-            name: "Gate", ours: ["ChunkModel", "ErofsFormat", "Integrity", "LinuxSystem", "PreContent", "ChunkStore"],
-            foreign: glibc.union(["Synchronization"])),
-        Module(
-            name: "Agent",
-            ours: [
-                "ChunkModel", "OCISpec", "ChunkResolution", "LinuxSystem", "Integrity", "Zstandard", "HTTPTransfer",
-                "Catalogue", "RegistryClient", "ControlAPI", "Telemetry", "Settings",
-            ],
-            foreign: glibc.union(essentials).union([
-                "ArgumentParser", "Logging", "Metrics", "ServiceLifecycle", "Synchronization",
-            ])),
-        Module(
-            name: "ControlTool",
-            ours: [
-                "ControlAPI", "ImageBuild", "RegistryClient", "OCISpec", "ChunkModel", "LinuxSystem", "Settings",
-                "ErofsFormat", "Integrity", "HTTPTransfer",
-            ], foreign: glibc.union(essentials).union(["ArgumentParser"])),
+        module(
+            "Gate", ["CLinux", "ChunkModel", "ErofsFormat", "Integrity", "LinuxSystem", "PreContent", "ChunkStore"]),
+        module(
+            "Agent",
+            [
+                "CLinux", "ChunkModel", "OCISpec", "ChunkResolution", "LinuxSystem", "Integrity", "Zstandard",
+                "HTTPTransfer", "Catalogue", "RegistryClient", "ControlAPI", "Telemetry", "Settings",
+            ], foundation, ["ArgumentParser", "Logging", "NIOCore", "NIOPosix", "ServiceLifecycle", "UnixSignals"]),
+        module(
+            "ControlTool",
+            [
+                "ChunkModel", "ErofsFormat", "OCISpec", "Integrity", "LinuxSystem", "PreContent", "HTTPTransfer",
+                "RegistryClient", "ImageBuild", "Settings", "ControlAPI",
+            ], foundation, ["ArgumentParser", "Dispatch"]),
         // Executables.
-        Module(name: "chunkgate", ours: ["Gate"]),
-        Module(name: "chunkd", ours: ["Agent"]),
-        Module(name: "chunkctl", ours: ["ControlTool"]),
+        module("chunkgate", ["Gate"]),
+        module("chunkd", ["Agent"]),
+        module("chunkctl", ["ControlTool"]),
         // For tests.
-        Module(
-            name: "TestSupport", ours: ["ChunkModel", "LinuxSystem", "Integrity", "CLinux"],
-            foreign: glibc.union(essentials).union(["Synchronization"])),
+        module("TestSupport", ["CLinux", "ChunkModel", "LinuxSystem", "Integrity"], foundation),
     ]
 
     static func module(_ name: String) -> Module? { table.first { $0.name == name } }

@@ -41,13 +41,18 @@ enum Tidiness {
                 found.append(Finding(file: file, line: index + 1, what: "try" + "! traps: handle the error"))
             }
             for escape in ["@unchecked" + " Sendable", "nonisolated" + "(unsafe)"] where code.contains(escape) {
-                let around = lines[max(0, index - 3)...min(lines.count - 1, index + 1)]
-                if !around.contains(where: { isPlainComment($0) }) {
+                let around = lines[max(0, index - 4)...min(lines.count - 1, index + 1)]
+                if !around.contains(where: { isPlainComment($0) || givesReason($0) }) {
                     found.append(Finding(file: file, line: index + 1, what: "\(escape) without its reason beside it"))
                 }
             }
         }
         return found
+    }
+
+    /// A `///` comment that speaks of the escape itself.
+    private static func givesReason(_ line: some StringProtocol) -> Bool {
+        line.contains("///") && ["nsafe", "nchecked"].contains { line.contains($0) }
     }
 
     /// A `//` comment, on its own line or after code; a `///` one documents use, not reasons.
@@ -56,20 +61,23 @@ enum Tidiness {
         return !line[range.upperBound...].hasPrefix("/")
     }
 
-    /// Pauses in tests decide nothing: a test waits for the condition itself, with a bound.
+    /// Pauses in tests decide nothing: a test waits for the condition itself, with a bound. A server that is slow on
+    /// purpose says so beside it.
     static func pauses(in text: String, file: String) -> [Finding] {
-        let names = ["usleep", "nanosleep", "sleep"]
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         var found: [Finding] = []
-        for (index, line) in text.split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-            let code = withoutCommentOrStrings(line)
-            for name in names where code.contains(name + "(") {
-                let tokens = code.split { !($0.isLetter || $0.isNumber || $0 == "_") }.map(String.init)
-                if tokens.contains(name) {
-                    found.append(Finding(file: file, line: index + 1, what: "pauses by \(name)"))
-                }
+        for (index, line) in lines.enumerated() where isPause(withoutCommentOrStrings(line)) {
+            if !lines[max(0, index - 1)...index].contains(where: { isPlainComment($0) }) {
+                found.append(Finding(file: file, line: index + 1, what: "pauses, and does not say why"))
             }
         }
         return found
+    }
+
+    /// A call of sleep(3) or its kin, or of `Task.sleep`; not of another language's in a string (`time.sleep`).
+    private static func isPause(_ code: String) -> Bool {
+        let words = code.split { !($0.isLetter || $0.isNumber || $0 == "_" || $0 == ".") }.map(String.init)
+        return words.contains { ["sleep", "usleep", "nanosleep", "Task.sleep", "Thread.sleep"].contains($0) }
     }
 
     /// Dependencies in a package manifest that are not pinned to one version. Package.resolved is not kept.

@@ -92,6 +92,8 @@ struct TidinessTests {
             let b = "try\u{21}"
 
 
+
+            /// A value.
             struct C: @unchecked\u{20}Sendable {}
 
 
@@ -99,10 +101,10 @@ struct TidinessTests {
             // It is guarded by a lock.
             struct D: @unchecked\u{20}Sendable {}
             """
-        #expect(Tidiness.findings(in: bad, file: "f").map(\.line) == [1, 2, 6])
+        #expect(Tidiness.findings(in: bad, file: "f").map(\.line) == [1, 2, 8])
         let long = String(repeating: "\n", count: Tidiness.maxLines + 1)
         #expect(Tidiness.findings(in: long, file: "f").map(\.line) == [0])
-        #expect(Tidiness.pauses(in: "a\nu\u{73}leep(5)\n// sleep(1)", file: "f").map(\.line) == [2])
+        #expect(Tidiness.pauses(in: "a\nu\u{73}leep(5)\n\n// slow: sleep(1)\nsleep(1)", file: "f").map(\.line) == [2])
         #expect(Tidiness.unpinned(in: "\n.package(url: \"x\", from: \"1.0.0\")").map(\.line) == [2])
         #expect(Tidiness.links(in: "[a](b.md#c) [d](https://e) [f](#g)") == ["b.md"])
         #expect(Tidiness.makeCommands(in: "Run `make demo`, then make sense.\n    make test\n") == ["demo", "test"])

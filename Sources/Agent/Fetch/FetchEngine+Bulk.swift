@@ -21,7 +21,8 @@ extension FetchEngine {
     /// Lets every job ask for more, prefetches first, and ends those that are done.
     func runBulk() {
         guard gate != nil, !jobs.isEmpty else { return }
-        for number in jobs.indices.sorted(by: { !jobs[$0].isPaced && jobs[$1].isPaced }) where jobs[number].notBefore <= now {
+        for number in jobs.indices.sorted(by: { !jobs[$0].isPaced && jobs[$1].isPaced })
+        where jobs[number].notBefore <= now {
             advance(number)
         }
         for job in jobs where job.isAtEnd && job.outstanding.isEmpty {
@@ -34,26 +35,29 @@ extension FetchEngine {
         }
     }
 
+    /// One batch: the next comes with the next turn, so that readers' misses are never behind a whole image.
     private func advance(_ number: Int) {
-        while !jobs[number].isAtEnd {
-            let room = BulkJob.window - jobs[number].outstanding.count
-            // Asked for in batches, so that ranges are long.
-            guard room >= BulkJob.window / 2 else { return }
-            var bytes = Int.max
-            if jobs[number].isPaced {
-                bytes = pacer.allowance(pendingDemand: scheduler.pendingDemand, now: now)
-                guard bytes > 0 else { return }
-            }
-            let next = jobs[number].next(book, count: room, bytes: bytes, isPending: { scheduler.isPending($0) })
-            guard !next.keys.isEmpty else { return }
-            if jobs[number].isPaced {
-                pacer.take(next.bytes)
-                parts.metrics.hydratedBytes.increment(by: UInt64(next.bytes))
-            }
-            jobs[number].outstanding.formUnion(next.keys)
-            perform(.want(next.keys, .background, repair: false))
-            flushLocates()
+        let room = BulkJob.window - jobs[number].outstanding.count
+        // Asked for in batches, so that ranges are long.
+        guard !jobs[number].isAtEnd, room >= BulkJob.window / 2,
+            scheduler.pendingSpeculative + room <= parts.limits.speculativeChunks
+        else { return }
+        var bytes = Int.max
+        if jobs[number].isPaced {
+            // One image after the other, rather than a little of each.
+            guard scheduler.pendingBackground < BulkJob.window else { return }
+            bytes = pacer.allowance(pendingDemand: scheduler.pendingDemand, now: now)
+            guard bytes > 0 else { return }
         }
+        let next = jobs[number].next(book, count: room, bytes: bytes, isPending: { scheduler.isPending($0) })
+        guard !next.keys.isEmpty else { return }
+        if jobs[number].isPaced {
+            pacer.take(next.bytes)
+            parts.metrics.hydratedBytes.increment(by: UInt64(next.bytes))
+        }
+        jobs[number].outstanding.formUnion(next.keys)
+        perform(.want(next.keys, .background, repair: false))
+        flushLocates()
     }
 
     func noteBulkSettled(_ key: ChunkKey, _ resident: Bool, _ source: FetchSource?) {

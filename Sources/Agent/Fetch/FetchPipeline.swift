@@ -121,11 +121,13 @@ package final class FetchPipeline: Sendable {
                 let request = BulkRequest(
                     id: id, blobs: blobs, isPaced: false, delay: .zero, progress: progress,
                     completion: { continuation.resume(returning: $0) })
-                if !inbox.withLock({ $0.isStopped }) {
-                    post(.startBulk(request))
-                } else {
-                    continuation.resume(returning: BulkJob.Outcome())
+                let isAccepted = inbox.update { inbox in
+                    if !inbox.isStopped { inbox.inputs.append(.startBulk(request)) }
+                    return !inbox.isStopped
                 }
+                if !isAccepted { continuation.resume(returning: BulkJob.Outcome()) }
+                // The handler below may have run before the job was there to be stopped.
+                if Task.isCancelled { post(.stopBulk(id)) }
             }
         } onCancel: {
             post(.stopBulk(id))

@@ -30,6 +30,7 @@ package final class GateClient: Sendable {
     private let onNotice: @Sendable (Notice) -> Void
     private let isStopped = Monitor(false)
     private let connection = Mutex<GateConnection?>(nil)
+    private let refusal = Mutex(false)
 
     /// Makes the client; `start` begins to connect.
     package init(
@@ -56,6 +57,9 @@ package final class GateClient: Sendable {
     /// The connection of this moment; nil while there is none.
     package var current: GateConnection? { connection.withLock { $0 } }
 
+    /// The gate would not have this agent; it does not try again.
+    package var isRefused: Bool { refusal.withLock { $0 } }
+
     // MARK: - Connecting
 
     private func run() {
@@ -72,15 +76,15 @@ package final class GateClient: Sendable {
                 takenSince = nil
                 serve(connection)
             } catch {
-                if error.code == .gateTaken {
-                    let since = takenSince ?? .now
-                    takenSince = since
+                if error.code == .gateTaken { takenSince = takenSince ?? .now }
+                // A refusal can get lost when the gate ends the connection at once: other errors do not undo one.
+                if let since = takenSince {
                     if Monotonic.now.milliseconds(since: since) >= Self.takenPatienceMilliseconds {
-                        return onNotice(.refused(error))
+                        refusal.withLock { $0 = true }
+                        return onNotice(
+                            .refused(AgentError(.gateTaken, "chunkgate at \(path) refuses this agent: it has one")))
                     }
                     wait = Self.backoffMilliseconds.lowerBound
-                } else {
-                    takenSince = nil
                 }
                 // Said once: an agent that waits for its gate does not fill the log.
                 if lastProblem != error.message {

@@ -103,14 +103,23 @@ package final class GateConnection: Sendable {
     /// Receives one frame: the answer to `hello`.
     func receiveOne() throws(AgentError) -> GateProtocol.Event {
         do throws(SystemError) {
-            guard let message = try socket.receive(limit: GateProtocol.maxFrameSize) else { throw SystemError(EPIPE, "recv") }
+            let message: PacketSocket.Message?
+            do throws(SystemError) { message = try socket.receive(limit: GateProtocol.maxFrameSize) } catch {
+                // A gate that sends us away does not read our hello: the kernel says so first, its answer comes after.
+                guard error.errno == ECONNRESET else { throw error }
+                message = try socket.receive(limit: GateProtocol.maxFrameSize)
+            }
+            guard let message else { throw SystemError(EPIPE, "recvmsg") }
             return try decode(message.bytes).0
         } catch { throw AgentError(.gateAway, "chunkgate ended the connection: \(error)") }
     }
 
+    /// Says hello. A gate that ends the connection at once has still said why: that is for `receiveOne` to find.
     func sendHello(_ arena: Arena) throws(SystemError) {
         let hello = GateProtocol.Request.hello(slotSize: UInt32(arena.slotSize), slotCount: UInt32(arena.slotCount))
-        try socket.send(GateProtocol.encode(hello, number: 0), descriptors: [arena.file])
+        do throws(SystemError) {
+            try socket.send(GateProtocol.encode(hello, number: 0), descriptors: [arena.file])
+        } catch { guard [EPIPE, ECONNRESET].contains(error.errno) else { throw error } }
     }
 
     private func decode(_ bytes: [UInt8]) throws(SystemError) -> (GateProtocol.Event, UInt32) {

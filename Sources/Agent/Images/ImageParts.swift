@@ -68,7 +68,8 @@ struct BlobParts: Sendable {
         let size = SeekTable.encodedSize(frames: entries / caibxEntry)
         guard entries >= 0, entries % caibxEntry == 0, UInt64(size) <= blob.descriptor.size else {
             throw AgentError(
-                .image, "chunk index of blob \(blob.descriptor.digest) has \(blob.index.size) bytes, "
+                .image,
+                "chunk index of blob \(blob.descriptor.digest) has \(blob.index.size) bytes, "
                     + "which no index of a blob of \(blob.descriptor.size) bytes has")
         }
         return size
@@ -122,7 +123,8 @@ struct PartsLoader: Sendable {
         guard blob.compression == .zstd else {
             return try BlobParts(blob, of: reference, index: try await index, seek: nil)
         }
-        let (bytes, table) = (try await index, try await seekTable(blob, reference, isStored: true))
+        async let stored = seekTable(blob, reference, isStored: true)
+        let (bytes, table) = (try await index, try await stored)
         do throws(AgentError) { return try BlobParts(blob, of: reference, index: bytes, seek: table) } catch {
             // A stored table has no digest of its own: if it does not fit, the registry's is the one that counts.
             let fresh = try await seekTable(blob, reference, isStored: false)
@@ -147,7 +149,8 @@ struct PartsLoader: Sendable {
         let content = self.content
         let digest = blob.descriptor.digest
         let size = try BlobParts.seekTableSize(blob)
-        if isStored, let bytes = await disk.run({ content.unverified(.seek, digest, limit: size) }), bytes.count == size {
+        if isStored, let bytes = await disk.run({ content.unverified(.seek, digest, limit: size) }), bytes.count == size
+        {
             return bytes
         }
         let collected = Monitor<[UInt8]>([])

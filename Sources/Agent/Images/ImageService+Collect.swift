@@ -38,7 +38,8 @@ extension ImageService {
                 do { freed = try await remove(info.manifest, others: left) } catch let error as AgentError {
                     // Mounted meanwhile, or damaged: the next one may go.
                     parts.logger.warning(
-                        "an image could not be removed", metadata: ["manifest": "\(info.manifest)", "error": "\(error)"])
+                        "an image could not be removed",
+                        metadata: ["manifest": "\(info.manifest)", "error": "\(error)"])
                     continue
                 }
             }

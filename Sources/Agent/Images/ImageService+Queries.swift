@@ -25,7 +25,8 @@ extension ImageService {
             return try await parts.loader.manifest(digest, try Reference(repository))
         }
         guard let bare else {
-            throw AgentError(.notFound, "nothing is known of where image \(digest) came from: mount it by its reference")
+            throw AgentError(
+                .notFound, "nothing is known of where image \(digest) came from: mount it by its reference")
         }
         return try await parts.loader.manifest(digest, bare)
     }

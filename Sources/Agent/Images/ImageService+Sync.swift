@@ -7,7 +7,11 @@ import RegistryClient
 
 /// Agreeing with the gate after a connection, and looking after what it holds.
 extension ImageService {
-    /// Takes over what the gate has. Nothing durable is fetched again, and one bad image does not stop the others.
+    /// Images taken over at once after a connection.
+    private static let takeWidth = 8
+
+    /// Takes over what the gate has. Nothing durable is fetched again, and one bad image does not stop the others: an
+    /// image whose parts must be fetched anew delays nobody but its own readers.
     func sync(_ connection: UInt64) async {
         self.connection = connection
         isSynced = false
@@ -15,19 +19,27 @@ extension ImageService {
         do {
             let images = try await parts.gate.list()
             guard self.connection == connection else { return }
+            for info in images { states[info.manifest] = State(info: info) }
             await reconcile(images)
-            // Mounted ones first: their readers may be waiting.
-            for info in images.sorted(by: { ($0.mounted ? 0 : 1, $0.manifest) < ($1.mounted ? 0 : 1, $1.manifest) }) {
-                guard self.connection == connection else { return }
-                await exclusively(info.manifest) { await take(info, connection) }
-            }
             isSynced = true
             parts.logger.info(
                 "in step with chunkgate",
                 metadata: ["images": "\(images.count)", "mounted": "\(images.count { $0.mounted })"])
+            Task { await self.takeAll(images, connection) }
         } catch {
             parts.logger.error("cannot get in step with chunkgate", metadata: ["error": "\(error)"])
             if parts.gate.current?.number == connection { parts.gate.reconnect() }
+        }
+    }
+
+    /// Mounted ones first: their readers may be waiting.
+    private func takeAll(_ images: [GateProtocol.ImageInfo], _ connection: UInt64) async {
+        let sorted = images.sorted { ($0.mounted ? 0 : 1, $0.manifest) < ($1.mounted ? 0 : 1, $1.manifest) }
+        await withTaskGroup(of: Void.self) { group in
+            for (number, info) in sorted.enumerated() {
+                if number >= Self.takeWidth { await group.next() }
+                group.addTask { await self.exclusively(info.manifest) { await self.take(info, connection) } }
+            }
         }
     }
 
@@ -48,12 +60,13 @@ extension ImageService {
         states = [:]
     }
 
-    /// One image of the gate: how to fetch its chunks is looked up if it is mounted and incomplete.
+    /// One image of the gate: how to fetch its chunks is looked up if it is mounted and incomplete; otherwise it is only a
+    /// place to copy from.
     private func take(_ info: GateProtocol.ImageInfo, _ connection: UInt64) async {
-        if states[info.manifest] != nil { return }
+        guard self.connection == connection, states[info.manifest]?.keys.isEmpty == true else { return }
+        let isNeeded = info.mounted && !info.blobs.allSatisfy(\.graduated)
         do {
             let manifest = try await storedManifest(info.manifest)
-            let isNeeded = info.mounted && !info.blobs.allSatisfy(\.graduated)
             if isNeeded {
                 for blob in try await parts.loader.blobs(of: manifest) {
                     parts.pipeline.post(.describe(blob.key, blob.description))
@@ -65,7 +78,7 @@ extension ImageService {
             parts.logger.error(
                 "an image of chunkgate cannot be served",
                 metadata: ["manifest": "\(info.manifest)", "mounted": "\(info.mounted)", "error": "\(error)"])
-            await refuse(info, connection)
+            if isNeeded { await refuse(info, connection) }
         }
     }
 
@@ -80,7 +93,8 @@ extension ImageService {
 
     private func storedManifest(_ digest: Digest) async throws -> ImageManifest {
         guard let repository = try await parts.catalogue.image(digest)?.repository else {
-            throw AgentError(.notFound, "nothing is known of where image \(digest) came from: mount it by its reference")
+            throw AgentError(
+                .notFound, "nothing is known of where image \(digest) came from: mount it by its reference")
         }
         return try await parts.loader.manifest(digest, try Reference(repository))
     }
@@ -106,9 +120,13 @@ extension ImageService {
     private func relearn(_ info: GateProtocol.ImageInfo) async {
         let content = parts.content
         do {
-            guard let note = await parts.disk.run({ content.note(info.manifest) }) else { return }
-            let reference = try Reference(note.repository)
-            let manifest = try await parts.loader.manifest(info.manifest, reference)
+            guard let note = await parts.disk.run({ content.note(info.manifest) }),
+                let bytes = await parts.disk.run({
+                    content.verified(.manifest, info.manifest, limit: Limits.maxManifestSize)
+                })
+            else { return }
+            let manifest = try ImageManifest(
+                digest: info.manifest, bytes: bytes, reference: try Reference(note.repository))
             guard manifest.keys.count == info.blobs.count else { return }
             let blobs = zip(manifest.keys, info.blobs).map { key, blob in
                 CatalogueBlob(key: key, rawSize: blob.rawSize, chunkCount: Int(blob.chunkCount))
@@ -118,9 +136,11 @@ extension ImageService {
                     manifest: info.manifest, repository: note.repository, references: note.references,
                     lastUsed: Self.unixTime(), bootstrapSize: info.bootstrapSize, blobs: blobs))
             for (number, key) in manifest.keys.enumerated() {
-                guard let bytes = await parts.disk.run({
-                    content.verified(.index, key.index, limit: Limits.maxChunkIndexSize)
-                }) else { continue }
+                guard
+                    let bytes = await parts.disk.run({
+                        content.verified(.index, key.index, limit: Limits.maxChunkIndexSize)
+                    })
+                else { continue }
                 try await parts.catalogue.addPlaces(of: blobs[number].key, try ChunkIndex(caibx: bytes))
             }
         } catch {
@@ -150,7 +170,9 @@ extension ImageService {
     private func noteUses(_ used: [BlobKey]) async {
         guard !used.isEmpty else { return }
         let now = Self.unixTime()
-        let uses = states.filter { !$0.value.keys.allSatisfy { !used.contains($0) } }.map { (manifest: $0.key, at: now) }
+        let uses = states.filter { !$0.value.keys.allSatisfy { !used.contains($0) } }.map {
+            (manifest: $0.key, at: now)
+        }
         do throws(CatalogueError) { try await parts.catalogue.touch(uses) } catch { noteCatalogueError(error) }
     }
 
@@ -166,7 +188,8 @@ extension ImageService {
     /// False when somebody else uses the mount.
     func close(_ digest: Digest) async throws -> Bool {
         try await exclusively(digest) {
-            do throws(AgentError) { try await parts.gate.closeImage(digest) } catch where error.errno == Self.busyErrno {
+            do throws(AgentError) { try await parts.gate.closeImage(digest) } catch  where error.errno == Self.busyErrno
+            {
                 return false
             }
             if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }

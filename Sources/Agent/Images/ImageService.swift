@@ -30,11 +30,12 @@ actor ImageService {
     /// An image as the gate had it last.
     struct State {
         var info: GateProtocol.ImageInfo
-        var keys: [BlobKey]
+        /// Empty until its manifest was read.
+        var keys: [BlobKey] = []
+        /// How to fetch its chunks is known.
+        var isDescribed = false
         /// Nothing could be found out about it: its readers are refused.
         var isUnserved = false
-        /// How to fetch its chunks is known.
-        var isDescribed: Bool
         var hydration: UInt64?
     }
 
@@ -66,7 +67,7 @@ actor ImageService {
         do {
             let loader = parts.loader
             return (try await Self.within(Self.resolvePatience) { try await loader.fetchManifest(reference) }, name)
-        } catch where Self.isOutage(error) {
+        } catch  where Self.isOutage(error) {
             parts.logger.warning(
                 "registry does not answer: taking what the reference stood for last",
                 metadata: ["reference": "\(name)", "manifest": "\(known)", "error": "\(error)"])
@@ -219,7 +220,8 @@ actor ImageService {
     /// Starts fetching the rest of a mounted image, unless that is under way or there is no rest.
     func hydrate(_ digest: Digest) {
         guard let delay = parts.hydrateAfter, let state = states[digest], state.info.mounted, state.isDescribed,
-            state.hydration == nil, state.info.blobs.contains(where: { !$0.graduated && $0.residentCount < $0.chunkCount })
+            state.hydration == nil,
+            state.info.blobs.contains(where: { !$0.graduated && $0.residentCount < $0.chunkCount })
         else { return }
         states[digest]?.hydration = parts.pipeline.hydrate(state.keys, after: delay)
     }

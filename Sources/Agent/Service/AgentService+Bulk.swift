@@ -30,7 +30,8 @@ extension AgentService {
             try Task.checkCancellation()
             guard outcome.failed == 0 else {
                 throw AgentError(
-                    .incomplete, "\(outcome.failed) of \(chunks - resident) chunks of \(request.reference) could not be had")
+                    .incomplete,
+                    "\(outcome.failed) of \(chunks - resident) chunks of \(request.reference) could not be had")
             }
             return PrefetchReply(
                 reference: request.reference, manifestDigest: manifest.digest, chunks: chunks,

@@ -31,7 +31,8 @@ extension AgentService {
                 : DoctorCheck(
                     name: "sources", status: .fail,
                     found: "wrong bytes for \(snapshot.quarantined.map(\.blob.description).joined(separator: ", "))",
-                    advice: "check the registry's storage and every cache before it; see docs/operations.md, Quarantine"))
+                    advice: "check the registry's storage and every cache before it; see docs/operations.md, Quarantine"
+                ))
         checks.append(await integrityCheck())
         return DoctorReply(checks: checks + (await registryChecks()))
     }
@@ -100,7 +101,8 @@ extension AgentService {
                         return DoctorCheck(
                             name: "registry \(host)", status: .fail, found: error.message,
                             advice: error.code == .unauthorized
-                                ? "check its login in the configuration" : "check network, proxy, CA and the host's entry")
+                                ? "check its login in the configuration"
+                                : "check network, proxy, CA and the host's entry")
                     }
                 }
             }

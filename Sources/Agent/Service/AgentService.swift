@@ -93,7 +93,9 @@ package final class AgentService: ControlService {
 
     // MARK: - Images
 
-    package func images() async throws -> ImagesReply { try await answering { ImagesReply(images: try await summaries()) } }
+    package func images() async throws -> ImagesReply {
+        try await answering { ImagesReply(images: try await summaries()) }
+    }
 
     private func summaries() async throws -> [ImageSummary] {
         let list = try await gate.list()

@@ -21,6 +21,7 @@ let fuzzTargets: [FuzzTarget] = [
     FuzzTarget(name: "reference", run: fuzzReference),
     FuzzTarget(name: "headers", run: fuzzHeaders),
     FuzzTarget(name: "manifest", run: fuzzManifest),
+    FuzzTarget(name: "seek-table", run: fuzzSeekTable),
     FuzzTarget(name: "zstd-frame", run: fuzzFrame),
 ]
 
@@ -141,11 +142,31 @@ private func repairCRC(_ file: inout [UInt8], chunkCount: Int) {
     require(challenges.count <= OCILimits.maxChallenges, "\(challenges.count) challenges")
 }
 
+@Sendable private func fuzzSeekTable(_ bytes: [UInt8]) {
+    guard let table = try? SeekTable(decoding: bytes) else { return }
+    // Two bits of the footer mean nothing, so the bytes need not be the same.
+    require((try? SeekTable(decoding: table.encoded())) == table, "writing and reading changes the table")
+    var end: UInt64 = 0
+    for number in table.frames.indices {
+        let range = table.storedRange(ofFrame: number)
+        require(range.lowerBound == end && !range.isEmpty, "frame \(number) lies at \(range)")
+        end = range.upperBound
+    }
+    require(table.blobSize == end + UInt64(bytes.count), "frames and table do not fill the blob")
+}
+
 @Sendable private func fuzzManifest(_ bytes: [UInt8]) {
+    // The gate's own reader of manifests, which knows no JSON library, and the agent's must agree where both accept.
+    let digests = try? ManifestDigests(manifest: bytes)
     let data = Data(bytes)
     if let manifest = try? JSONDecoder().decode(Manifest.self, from: data) {
         if let image = try? ChunkdImage(manifest: manifest) {
             require(image.blobs.count <= Limits.maxBlobsPerImage, "\(image.blobs.count) blobs")
+            if let digests {
+                require(digests.bootstrap == image.bootstrap.digest, "the gate sees another bootstrap")
+                let keys = image.blobs.map { ResidencyMap.Key(blob: $0.descriptor.digest, index: $0.index.digest) }
+                require(digests.blobs == keys, "the gate sees other blobs")
+            }
             for blob in image.blobs { require(blob.rawSize <= ChunkdImage.maxRawSize, "a blob of \(blob.rawSize)") }
         }
         guard let text = try? JSONEncoder().encode(manifest) else { fatalError("a manifest cannot be written") }
