@@ -67,57 +67,36 @@ extension FetchScheduler {
         }
         let active = ranges.values.count { ($0.rank == .demand) == (rank == .demand) }
         guard active < (rank == .demand ? limits.demandRanges : limits.speculativeRanges) else { return false }
-        let first = layout.index[key.chunk].size
-        guard slots.admits(first, slots: 1, for: rank) else { return false }
-        let wanted = run(from: key, state, rank, layout)
-        // What nobody waits for yet waits for a whole range: a slot at a time would be a request a chunk.
-        let isWhole = wanted.fits == wanted.run
-        guard rank == .demand || isWhole || active == 0 else { return false }
-        let end = key.chunk + wanted.fits
+        let end = key.chunk + run(from: key, state, layout)
         let id = nextRange
         nextRange += 1
-        var taken: [UInt32] = []
-        taken.reserveCapacity(wanted.fits)
         for chunk in key.chunk..<end {
             let member = ChunkKey(key.blob, chunk)
-            let slot = slots.take(layout.index[chunk].size)
-            taken.append(slot)
             states[member]?.phase = .fetching(range: id)
-            states[member]?.slot = slot
             states[member]?.attempts += 1
         }
-        let source = FetchSource.registry
-        ranges[id] = Range(blob: key.blob, chunks: key.chunk..<end, slots: taken, rank: rank, source: source)
+        ranges[id] = Range(blob: key.blob, chunks: key.chunk..<end, rank: rank)
         out.append(
             .fetch(
                 RangePlan(
-                    id: id, blob: key.blob, source: source, chunks: key.chunk..<end,
-                    stored: layout.storedRange(of: key.chunk..<end), slots: taken, rank: rank,
-                    bypassCaches: state.bypassCaches, repair: state.repair)))
+                    id: id, blob: key.blob, source: .registry, chunks: key.chunk..<end,
+                    stored: layout.storedRange(of: key.chunk..<end), rank: rank, bypassCaches: state.bypassCaches,
+                    repair: state.repair)))
         return true
     }
 
-    /// How many chunks from `key` on are queued for the same source and fit one range, and how many of these the
-    /// slots admit. The first chunk is counted without asking; it never waits for the others.
-    private func run(
-        from key: ChunkKey, _ state: State, _ rank: FetchRank, _ layout: BlobLayout
-    ) -> (run: Int, fits: Int) {
-        if state.bypassCaches || state.repair { return (1, 1) }
-        var size = layout.index[key.chunk].size
+    /// How many chunks from `key` on are queued for the same source and fit one range. The first never waits for the
+    /// others: they only travel along when they are wanted already.
+    private func run(from key: ChunkKey, _ state: State, _ layout: BlobLayout) -> Int {
+        if state.bypassCaches || state.repair { return 1 }
         var count = 1
-        var fits = 1
         while key.chunk + count < layout.index.count {
-            let next = ChunkKey(key.blob, key.chunk + count)
-            guard let other = states[next], other.phase == .queued, other.sources.first == .registry,
-                !other.bypassCaches, !other.repair
+            guard let other = states[ChunkKey(key.blob, key.chunk + count)], other.phase == .queued,
+                other.sources.first == .registry, !other.bypassCaches, !other.repair,
+                layout.storedRange(of: key.chunk..<key.chunk + count + 1).count <= limits.rangeBytes
             else { break }
-            let stored = layout.storedRange(of: key.chunk..<key.chunk + count + 1)
-            guard stored.count <= limits.rangeBytes else { break }
-            size += layout.index[next.chunk].size
             count += 1
-            // A neighbour nobody waits for must leave the readers' reserve alone, also in a reader's range.
-            if fits == count - 1, slots.admits(size, slots: count, for: max(rank, other.rank)) { fits = count }
         }
-        return (count, fits)
+        return count
     }
 }

@@ -5,18 +5,10 @@ extension FetchScheduler {
 
     mutating func noteRangeEnded(_ id: UInt64, _ delivered: Int, _ failure: FetchFailure?, _ now: Duration) {
         guard let range = ranges.removeValue(forKey: id) else { return }
-        for (offset, chunk) in range.chunks.enumerated() {
+        for chunk in range.chunks.dropFirst(delivered) {
             let key = ChunkKey(range.blob, chunk)
-            let isCurrent = states[key].map { $0.phase == .fetching(range: id) } ?? false
-            if range.isVoid {
-                slots.giveBack(range.slots[offset])
-                continue
-            }
-            guard offset >= delivered, isCurrent else {
-                // Handed over: the slot comes back with the verdict. Or it was undecodable, and is back already.
-                continue
-            }
-            releaseSlot(of: key)
+            // It may have come another way meanwhile, or be on its way in another range.
+            guard states[key]?.phase == .fetching(range: id) else { continue }
             retry(key, failure ?? .transient(retryAfter: nil), now)
         }
     }
@@ -65,8 +57,10 @@ extension FetchScheduler {
         guard let state = states[key] else { return }
         switch state.phase {
         case .copying: copiesInFlight -= 1
-        case .fetching: releaseSlot(of: key)
-        case .locating, .queued, .waiting, .following, .makingRoom: return
+        case .fetching: break
+        // Brought by a range it had left for one of its own: resident is resident, anything else is not its answer.
+        case .queued, .waiting: guard status == .resident else { return }
+        case .locating, .following, .makingRoom: return
         }
         switch status {
         case .resident:
@@ -84,7 +78,6 @@ extension FetchScheduler {
 
     mutating func noteMismatch(_ key: ChunkKey, _ now: Duration) {
         guard let state = states[key], case .fetching = state.phase else { return }
-        releaseSlot(of: key)
         judgeMismatch(key, state, now)
     }
 
@@ -157,12 +150,6 @@ extension FetchScheduler {
         if waiting.count > 1 { followers[next] = Array(waiting.dropFirst()) }
     }
 
-    mutating func releaseSlot(of key: ChunkKey) {
-        guard let slot = states[key]?.slot else { return }
-        states[key]?.slot = nil
-        slots.giveBack(slot)
-    }
-
     // MARK: - Time
 
     mutating func runTimers(_ now: Duration) {
@@ -192,11 +179,10 @@ extension FetchScheduler {
 
     // MARK: - Voids
 
-    /// Slots of running ranges stay taken until those have ended; everything else starts from nothing.
+    /// Running ranges are ended; everything starts from nothing.
     mutating func dropEverything() {
-        for id in ranges.keys.sorted() { voidRange(id) }
+        for id in ranges.keys.sorted() { out.append(.cancel(range: id)) }
         for key in states.keys.sorted() {
-            releaseSlot(of: key)
             guard let rank = states[key]?.rank else { continue }
             out.append(.settled(key, rank, resident: false, source: nil))
         }
@@ -211,28 +197,10 @@ extension FetchScheduler {
         counts = [0, 0, 0]
     }
 
-    /// The range no longer serves the chunks it still holds slots for: they come back when it has ended.
-    private mutating func voidRange(_ id: UInt64) {
-        guard var range = ranges[id], !range.isVoid else { return }
-        var kept: [UInt32] = []
-        for chunk in range.chunks {
-            let key = ChunkKey(range.blob, chunk)
-            guard let state = states[key], state.phase == .fetching(range: id), let slot = state.slot else { continue }
-            kept.append(slot)
-            states[key]?.slot = nil
-        }
-        range.isVoid = true
-        range.slots = kept
-        range.chunks = range.chunks.lowerBound..<range.chunks.lowerBound + kept.count
-        ranges[id] = range
-        out.append(.cancel(range: id))
-    }
-
     mutating func forget(_ blob: BlobID) {
-        for id in ranges.keys.sorted() where ranges[id]?.blob == blob { voidRange(id) }
+        for id in ranges.keys.sorted() where ranges[id]?.blob == blob { out.append(.cancel(range: id)) }
         for key in states.keys.sorted() where key.blob == blob {
             if states[key]?.phase == .copying { copiesInFlight -= 1 }
-            releaseSlot(of: key)
             give(up: key, .unknownBlob)
         }
         quarantines[blob] = nil

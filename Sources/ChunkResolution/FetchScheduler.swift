@@ -17,10 +17,9 @@ package struct FetchScheduler {
         case want([ChunkKey], FetchRank, repair: Bool)
         /// Answer to `locate`: where the chunk may come from, best first; empty is nowhere.
         case located(ChunkKey, [FetchSource])
-        /// A range is over and its slots are touched no more, but for the first `delivered` chunks, which were handed
-        /// to the gate (or reported `undecodable`).
+        /// A range is over; its first `delivered` chunks were handed to the gate (or reported `undecodable`).
         case rangeEnded(id: UInt64, delivered: Int, failure: FetchFailure?)
-        /// The stored bytes of this chunk, which was being fetched, are damaged; its slot is free.
+        /// The stored bytes of this chunk, which was being fetched, are damaged.
         case undecodable(ChunkKey)
         /// The gate's verdict on a fill or a copy.
         case filled(ChunkKey, GateProtocol.FillStatus, errno: UInt32)
@@ -42,6 +41,8 @@ package struct FetchScheduler {
         case fetch(RangePlan)
         /// End this range early; it still reports `rangeEnded`.
         case cancel(range: UInt64)
+        /// A reader waits for this range now, which was begun for nobody.
+        case hasten(range: UInt64)
         /// Readers of this chunk get this errno.
         case fail(ChunkKey, errno: UInt32, FailureReason)
         /// The chunk has left the scheduler. `resident` is false when it could not be had.
@@ -91,7 +92,6 @@ package struct FetchScheduler {
         var retriedWrite = false
         /// Tells entries of queues and timers that belong to an earlier turn of this chunk.
         var serial: UInt64
-        var slot: UInt32?
         var errno: UInt32 = FetchScheduler.inputOutputError
     }
 
@@ -103,11 +103,7 @@ package struct FetchScheduler {
     struct Range {
         var blob: BlobID
         var chunks: Swift.Range<Int>
-        var slots: [UInt32]
         var rank: FetchRank
-        var source: FetchSource
-        /// The gate it was fetched for is gone.
-        var isVoid = false
     }
 
     static let inputOutputError: UInt32 = 5  // EIO
@@ -126,7 +122,6 @@ package struct FetchScheduler {
     var leaders: [Digest: ChunkKey] = [:]
     var followers: [ChunkKey: [ChunkKey]] = [:]
     var quarantines: [BlobID: Quarantine] = [:]
-    var slots: SlotPool
     var copiesInFlight = 0
     var nextRange: UInt64 = 1
     var nextSerial: UInt64 = 1
@@ -138,7 +133,6 @@ package struct FetchScheduler {
     /// `seed` drives the jitter of back-offs and nothing else.
     package init(limits: FetchLimits = FetchLimits(), seed: UInt64 = 1) {
         self.limits = limits
-        slots = SlotPool(limits)
         random = seed | 1
     }
 
@@ -153,8 +147,8 @@ package struct FetchScheduler {
     package var pendingSpeculative: Int { counts[1] + counts[2] }
     package var pendingBackground: Int { counts[FetchRank.background.rawValue] }
     package var rangesInFlight: Int { ranges.count }
-    /// Nothing is wanted and no slot is in use: the arena's memory can go.
-    package var isIdle: Bool { states.isEmpty && ranges.isEmpty && slots.isIdle }
+    /// Nothing is wanted and nothing is on its way.
+    package var isIdle: Bool { states.isEmpty && ranges.isEmpty }
     /// Blobs whose source has sent wrong bytes that were not put right since, ascending.
     package var quarantined: [BlobID] { quarantines.keys.sorted() }
     /// Whether the chunk is wanted or on its way already.
@@ -249,8 +243,23 @@ package struct FetchScheduler {
         case .queued, .waiting: enqueue(key, atFront: false)
         case .following(let leader):
             if let leading = states[leader] { promote(leader, leading, to: rank, now) }
-        case .locating, .copying, .fetching, .makingRoom: break
+        case .fetching(let range): if rank == .demand { join(key, range) }
+        case .locating, .copying, .makingRoom: break
         }
+    }
+
+    /// A reader came for a chunk that is on its way: it waits there, unless much else comes before it. Then it gets a
+    /// range of its own, and whichever brings the chunk first settles it.
+    private mutating func join(_ key: ChunkKey, _ id: UInt64) {
+        guard let range = ranges[id], range.rank != .demand, let layout = layouts[key.blob] else { return }
+        let front = range.chunks.first {
+            states[ChunkKey(key.blob, $0)]?.phase == .fetching(range: id)
+        }
+        guard let front, layout.storedRange(of: front..<key.chunk).count > limits.joinBytes else {
+            out.append(.hasten(range: id))
+            return
+        }
+        enqueue(key, atFront: false)
     }
 
     private mutating func startDeadline(_ key: ChunkKey, _ now: Duration) {

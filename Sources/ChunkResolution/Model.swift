@@ -91,19 +91,15 @@ package struct BlobLayout: Sendable {
 
 /// Limits of one `FetchScheduler`.
 package struct FetchLimits: Sendable, Equatable {
-    /// Arena slots; each holds one chunk from the dispatch of its fetch to the gate's verdict.
-    package var slots = 64
-    /// Raw bytes in slots at once: what the arena costs in memory. Never less than one chunk of the largest size.
-    package var slotBytes = 32 << 20
-    /// Of `slotBytes`, what read-ahead and background may not take: a demand miss always finds room at once.
-    package var demandReserveBytes = 8 << 20
-    /// Of `slots`, the same.
-    package var demandReserveSlots = 16
-    /// Stored bytes of one registry range. Two or three fill `slotBytes`, so that latencies overlap.
-    package var rangeBytes = 8 << 20
+    /// Stored bytes of one registry range. Long, since a request costs a registry more than a few megabytes of body
+    /// do; what has no room yet waits on the wire, see `SlotPool`.
+    package var rangeBytes = 32 << 20
+    /// A reader that asks for a chunk this many stored bytes behind the front of a range that is not for readers gets
+    /// a range of its own: what it would wait for there is longer than a request takes.
+    package var joinBytes = 4 << 20
     /// Ranges in flight for readers that are blocked.
     package var demandRanges = 8
-    /// Ranges in flight for read-ahead and background together.
+    /// Ranges in flight for read-ahead and background together: so many that their latencies overlap.
     package var speculativeRanges = 3
     /// Copies within the node in flight.
     package var copies = 32
@@ -132,7 +128,7 @@ package enum FetchFailure: Error, Equatable, Sendable {
     case permanent
 }
 
-/// One registry range: consecutive chunks of a blob, each with the slot it goes to.
+/// One registry range: consecutive chunks of a blob.
 package struct RangePlan: Equatable, Sendable {
     package let id: UInt64
     package let blob: BlobID
@@ -140,8 +136,6 @@ package struct RangePlan: Equatable, Sendable {
     package let chunks: Range<Int>
     /// Byte range in the stored blob.
     package let stored: Range<UInt64>
-    /// One slot a chunk.
-    package let slots: [UInt32]
     package let rank: FetchRank
     /// Ask past caches: what a cache gave did not match its digest.
     package let bypassCaches: Bool

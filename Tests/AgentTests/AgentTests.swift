@@ -373,4 +373,32 @@ import Testing
             #expect(doctor.checks.first { $0.name == "gate" }?.status == .fail)
         }
     }
+
+    @Test func anImageWhosePartsAreLostIsRefusedUntilTheRegistryIsBackAndStopsNobodyElse() async throws {
+        let workshop = try Workshop()
+        let good = try await image(workshop, "good", compressed: true, seed: 1)
+        let lost = try await image(workshop, "lost", compressed: true, seed: 2)
+        try await workshop.run { agent in
+            for image in [good, lost] {
+                _ = try await agent.service.mount(MountRequest(reference: image.reference))
+            }
+            await expect(workshop.gate, good, 0..<1)
+        }
+        unlink("\(workshop.state)/agent/content/\(lost.manifest.hex).manifest")
+        workshop.registry.pause()
+        try await workshop.run { agent in
+            // Its registry does not answer, but the other image is served from what is here.
+            await expect(workshop.gate, good, 0..<1)
+            let images = try await agent.service.images().images
+            #expect(images.count == 2)
+            workshop.registry.resume()
+            let gate = workshop.gate
+            let (blob, range) = (lost.blob, lost.range(3..<4))
+            let isServed = await off {
+                Wait.until(.seconds(30)) { gate.read(blob, range) == .bytes(lost.bytes(range)) }
+            }
+            #expect(isServed)
+            await expect(workshop.gate, good, 4..<6)
+        }
+    }
 }

@@ -218,6 +218,7 @@ final class Received: Sendable {
         // Resumes 300 ms after each pause, more than the progress window.
         let resumer = Task {
             for await _ in pauses {
+                // The pause is what is tested: it must not count as silence of the server.
                 try await Task.sleep(for: .milliseconds(300))
                 control.resume()
             }

@@ -94,9 +94,13 @@ package final class AgentService: ControlService {
     // MARK: - Images
 
     package func images() async throws -> ImagesReply {
-        try await answering { ImagesReply(images: try await summaries()) }
+        try await answering {
+            try await images.waitUntilSynced()
+            return ImagesReply(images: try await summaries())
+        }
     }
 
+    /// After a connection the catalogue may still be learning what the gate has.
     private func summaries() async throws -> [ImageSummary] {
         let list = try await gate.list()
         let snapshot = await pipeline.snapshot()
