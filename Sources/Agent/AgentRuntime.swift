@@ -64,7 +64,7 @@ package final class AgentRuntime: Service {
         }
         let limits = Self.limits(settings)
         // Slots as large as any chunk may be: their pages exist from first use only.
-        let arena = try Arena(slotSize: Limits.maxChunkSize, slotCount: limits.slots)
+        let arena = try Arena(slotSize: Limits.maxChunkSize, slotCount: SlotPool.Limits().slots)
         disk = try WorkQueue("disk", threads: Self.diskThreads)
         decoders = try DecodePool(threads: Self.decodeThreads)
         registry = RegistryClient(configuration: configuration.registry, observer: metrics.observe)
@@ -105,6 +105,7 @@ package final class AgentRuntime: Service {
         try pipeline.start(
             FetchPipeline.Parts(
                 registry: registry, catalogue: catalogue, metrics: metrics, logger: logger, arena: arena,
+                slots: Slots(SlotPool.Limits()),
                 decoders: decoders, limits: limits, readAhead: readAhead,
                 hydrationRate: settings.hydrate.rateBytesPerSecond, makeRoom: { await images.makeRoom() }))
     }

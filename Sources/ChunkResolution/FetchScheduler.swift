@@ -15,8 +15,8 @@ package struct FetchScheduler {
         case miss(ChunkKey)
         /// Wanted, nobody waits. `repair`: it is on disk, wrongly.
         case want([ChunkKey], FetchRank, repair: Bool)
-        /// Answer to `locate`: where the chunk may come from, best first; empty is nowhere.
-        case located(ChunkKey, [FetchSource])
+        /// Answers to `locate`. Chunks wanted together are best located together: only then do they travel together.
+        case located([LocatedChunk])
         /// A range is over; its first `delivered` chunks were handed to the gate (or reported `undecodable`).
         case rangeEnded(id: UInt64, delivered: Int, failure: FetchFailure?)
         /// The stored bytes of this chunk, which was being fetched, are damaged.
@@ -164,7 +164,7 @@ package struct FetchScheduler {
         case .miss(let key): noteMiss(key, now)
         case .want(let keys, let rank, let repair):
             for key in keys { noteWanted(key, max(rank, .readAhead), repair: repair, now) }
-        case .located(let key, let sources): noteLocated(key, sources, now)
+        case .located(let list): for located in list { noteLocated(located.key, located.sources, now) }
         case .rangeEnded(let id, let delivered, let failure): noteRangeEnded(id, delivered, failure, now)
         case .undecodable(let key): noteMismatch(key, now)
         case .filled(let key, let status, let errno): noteFilled(key, status, errno, now)

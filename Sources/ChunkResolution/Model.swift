@@ -48,6 +48,16 @@ package enum FetchSource: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
+/// Where one chunk may come from, best first; nowhere when there are no sources.
+package struct LocatedChunk: Equatable, Sendable {
+    package let key: ChunkKey
+    package let sources: [FetchSource]
+    package init(_ key: ChunkKey, _ sources: [FetchSource]) {
+        self.key = key
+        self.sources = sources
+    }
+}
+
 /// How a blob's chunks lie in what the registry stores.
 package struct BlobLayout: Sendable {
     /// Boundaries and digests of the raw chunks.

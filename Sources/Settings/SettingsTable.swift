@@ -23,7 +23,7 @@ package enum SettingsTable {
         .text("proxy.noProxy", \.proxy.noProxy, "Hosts reached directly, with commas; else the variable NO_PROXY."),
         .number("fetch.parallel", \.fetch.parallel, 16, 1...256, "Registry requests in flight at once."),
         .size(
-            "fetch.rangeMax", \.fetch.rangeMaxBytes, "8MiB", mebibytes(4)...mebibytes(64),
+            "fetch.rangeMax", \.fetch.rangeMaxBytes, "32MiB", mebibytes(4)...mebibytes(64),
             "Longest range of one registry request; adjacent misses are joined up to this."),
         .duration(
             "fetch.deadline", \.fetch.deadline, "0", .zero...(.seconds(3600)),

@@ -17,20 +17,20 @@ import Testing
         _ scheduler: inout FetchScheduler, _ chunks: Range<Int>, _ rank: FetchRank, at now: Duration = .zero
     ) -> [RangePlan] {
         var out = scheduler.handle(.want(chunks.map(key), rank, repair: false), now: now)
-        for chunk in chunks { out += scheduler.handle(.located(key(chunk), [.registry]), now: now) }
+        out += scheduler.handle(.located(chunks.map { LocatedChunk(key($0), [.registry]) }), now: now)
         return plans(out)
     }
 
     private func miss(_ scheduler: inout FetchScheduler, _ chunk: Int, at now: Duration = .zero) -> [RangePlan] {
         let out = scheduler.handle(.miss(key(chunk)), now: now)
-        return plans(out + scheduler.handle(.located(key(chunk), [.registry]), now: now))
+        return plans(out + scheduler.handle(.located([LocatedChunk(key(chunk), [.registry])]), now: now))
     }
 
     private func plans(_ directives: [FetchScheduler.Directive]) -> [RangePlan] {
         directives.compactMap { if case .fetch(let plan) = $0 { plan } else { nil } }
     }
 
-    @Test func speculativeFetchesLeaveRoomForAReader() {
+    @Test func speculativeFetchesLeaveRangesForAReader() {
         var scheduler = scheduler()
         _ = want(&scheduler, 0..<200, .background)
         let started = miss(&scheduler, 250)
@@ -43,12 +43,19 @@ import Testing
         limits.speculativeRanges = 1
         limits.rangeBytes = 4 << 20
         var scheduler = scheduler(limits)
-        // The first chunk goes alone, since nothing else is queued yet; the rest queues behind it.
-        #expect(want(&scheduler, 0..<20, .readAhead).map(\.chunks) == [0..<1])
-        let next = plans(scheduler.handle(.rangeEnded(id: 1, delivered: 1, failure: nil), now: .zero))
-        #expect(next.map(\.chunks) == [1..<9])
-        #expect(next.first?.stored == UInt64(512 << 10)..<UInt64(9 * 512 << 10))
-        #expect(Set(next.first?.slots ?? []).count == 8)
+        #expect(want(&scheduler, 0..<20, .readAhead).map(\.chunks) == [0..<8])
+        let next = plans(scheduler.handle(.rangeEnded(id: 1, delivered: 8, failure: nil), now: .zero))
+        #expect(next.map(\.chunks) == [8..<16])
+        #expect(next.first?.stored == UInt64(8 * 512 << 10)..<UInt64(16 * 512 << 10))
+    }
+
+    @Test func aMissTakesWhatItsReaderWillWantNextAlong() {
+        var scheduler = scheduler()
+        _ = scheduler.handle(.miss(key(0)), now: .zero)
+        _ = scheduler.handle(.want((1..<9).map(key), .readAhead, repair: false), now: .zero)
+        let out = scheduler.handle(.located((0..<9).map { LocatedChunk(key($0), [.registry]) }), now: .zero)
+        #expect(plans(out).map(\.chunks) == [0..<9])
+        #expect(plans(out).map(\.rank) == [.demand])
     }
 
     @Test func aReaderGoesBeforeEverythingQueued() {
@@ -66,11 +73,39 @@ import Testing
     @Test func aReaderJoinsAPrefetchInFlight() {
         var scheduler = scheduler()
         #expect(want(&scheduler, 0..<1, .readAhead).count == 1)
-        #expect(scheduler.handle(.miss(key(0)), now: .zero).isEmpty)
+        #expect(scheduler.handle(.miss(key(0)), now: .zero) == [.hasten(range: 1)])
         #expect(scheduler.pendingDemand == 1)
         let end = scheduler.handle(.filled(key(0), .resident, errno: 0), now: .zero)
         #expect(end == [.settled(key(0), .demand, resident: true, source: .registry)])
         #expect(scheduler.pendingDemand == 0)
+    }
+
+    @Test func aReaderFarBehindTheFrontOfALongRangeGetsOneOfItsOwn() {
+        var limits = FetchLimits()
+        limits.speculativeRanges = 1
+        var scheduler = scheduler(limits)
+        _ = want(&scheduler, 200..<201, .readAhead)
+        _ = want(&scheduler, 0..<64, .background)
+        _ = scheduler.handle(.filled(key(200), .resident, errno: 0), now: .zero)
+        let long = plans(scheduler.handle(.rangeEnded(id: 1, delivered: 1, failure: nil), now: .zero))
+        #expect(long.map(\.chunks) == [0..<64])
+        // 8 × 512 KiB ahead of it: worth waiting for. 9 are not.
+        #expect(scheduler.handle(.miss(key(8)), now: .zero) == [.hasten(range: 2)])
+        let own = plans(scheduler.handle(.miss(key(50)), now: .zero))
+        #expect(own.map(\.chunks) == [50..<51])
+        // The front moves, and what was far is near.
+        for chunk in 0..<30 { _ = scheduler.handle(.filled(key(chunk), .resident, errno: 0), now: .zero) }
+        #expect(scheduler.handle(.miss(key(35)), now: .zero) == [.hasten(range: 2)])
+        // Whichever brings it first settles it, and the other changes nothing.
+        let first = scheduler.handle(.filled(key(50), .resident, errno: 0), now: .zero)
+        #expect(first == [.settled(key(50), .demand, resident: true, source: .registry)])
+        #expect(scheduler.handle(.filled(key(50), .resident, errno: 0), now: .zero).isEmpty)
+        #expect(scheduler.handle(.rangeEnded(id: 3, delivered: 1, failure: nil), now: .zero).isEmpty)
+        _ = scheduler.handle(
+            .rangeEnded(id: 2, delivered: 30, failure: .transient(retryAfter: nil)), now: .zero)
+        let again = plans(scheduler.handle(.tick, now: .seconds(1)))
+        #expect(again.first?.chunks.lowerBound == 35 || again.first?.chunks.lowerBound == 30)
+        #expect(!again.contains { $0.chunks.contains(50) })
     }
 
     @Test func aFailedRangeRetriesOnlyWhatItDidNotDeliver() {
@@ -129,7 +164,7 @@ import Testing
         #expect(plans(scheduler.handle(.tick, now: .seconds(2))).count == 1)
     }
 
-    @Test func whenTheGateGoesAllIsVoidAndRunningRangesKeepTheirSlots() {
+    @Test func whenTheGateGoesEverythingStartsAnew() {
         var scheduler = scheduler()
         _ = miss(&scheduler, 0)
         _ = miss(&scheduler, 5)
@@ -137,7 +172,7 @@ import Testing
         _ = scheduler.handle(.rangeEnded(id: 2, delivered: 1, failure: nil), now: .zero)
         let lost = scheduler.handle(.gateLost, now: .zero)
         #expect(lost.contains(.cancel(range: 1)))
-        #expect(!scheduler.isIdle, "range 1 still writes to its slot")
+        #expect(!scheduler.isIdle, "range 1 still runs")
         _ = scheduler.handle(.rangeEnded(id: 1, delivered: 0, failure: .transient(retryAfter: nil)), now: .zero)
         #expect(scheduler.isIdle)
         #expect(miss(&scheduler, 0).count == 1, "a miss that is sent again is fetched again")
@@ -154,7 +189,7 @@ import Testing
         #expect(scheduler.handle(.miss(third), now: .zero).isEmpty)
         let after = scheduler.handle(.rangeEnded(id: 1, delivered: 0, failure: .permanent), now: .zero)
         #expect(after.contains(.locate(second)))
-        _ = scheduler.handle(.located(second, [.registry]), now: .zero)
+        _ = scheduler.handle(.located([LocatedChunk(second, [.registry])]), now: .zero)
         let filled = scheduler.handle(.filled(second, .resident, errno: 0), now: .zero)
         #expect(filled.contains(.copy(to: third, from: second)))
     }
@@ -163,7 +198,7 @@ import Testing
         var scheduler = scheduler()
         let place = ChunkKey(BlobID(7), 3)
         _ = scheduler.handle(.miss(key(0)), now: .zero)
-        let copy = scheduler.handle(.located(key(0), [.local(place), .registry]), now: .zero)
+        let copy = scheduler.handle(.located([LocatedChunk(key(0), [.local(place), .registry])]), now: .zero)
         #expect(copy == [.copy(to: key(0), from: place)])
         let fetch = scheduler.handle(.filled(key(0), .mismatch, errno: 0), now: .zero)
         #expect(plans(fetch).map(\.chunks) == [0..<1])

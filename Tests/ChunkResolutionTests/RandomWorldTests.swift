@@ -20,8 +20,9 @@ import Testing
     private struct World {
         var scheduler: FetchScheduler
         var ranges: [RangePlan] = []
-        /// Chunks handed to the gate, with their slots until the verdict.
-        var fills: [(key: ChunkKey, slot: UInt32?)] = []
+        /// Chunks handed to the gate, and copies asked of it.
+        var fills: [ChunkKey] = []
+        var copies: [ChunkKey] = []
         var locates: [ChunkKey] = []
         var waiting: [ChunkKey: Int] = [:]
         var roomAsked = false
@@ -33,31 +34,30 @@ import Testing
             for directive in scheduler.handle(event, now: now) {
                 switch directive {
                 case .locate(let key): locates.append(key)
-                case .copy(let to, _): fills.append((to, nil))
+                case .copy(let to, _):
+                    #expect(!copies.contains(to), "copied twice at once")
+                    copies.append(to)
                 case .fetch(let plan):
-                    let used = ranges.flatMap(\.slots) + fills.compactMap(\.slot)
-                    #expect(Set(used).isDisjoint(with: plan.slots), "a slot in use was given out")
-                    #expect(plan.slots.count == plan.chunks.count)
+                    #expect(ranges.count < 11, "more ranges than the limits allow")
+                    #expect(!plan.chunks.isEmpty)
                     ranges.append(plan)
                 case .fail(let key, _, _): waiting[key] = nil
                 case .settled(let key, _, let resident, _): if resident { waiting[key] = nil }
                 case .makeRoom: roomAsked = true
                 case .cancel(let id): cancelled.insert(id)
-                case .quarantined, .released: break
+                case .quarantined, .released, .hasten: break
                 }
             }
         }
     }
 
     @Test(arguments: [UInt64(1), 2, 3, 4, 5, 6, 7, 8])
-    func everyReaderIsAnsweredAndEverySlotComesBack(seed: UInt64) {
+    func everyReaderIsAnsweredAndNothingIsLeft(seed: UInt64) {
         print("seed \(seed)")
         var random = Random(state: seed)
         var limits = FetchLimits()
-        limits.slots = 12
-        limits.slotBytes = 6 << 20
-        limits.demandReserveSlots = 3
-        limits.demandReserveBytes = 2 << 20
+        limits.rangeBytes = 8 << 20
+        limits.joinBytes = 2 << 20
         var world = World(scheduler: FetchScheduler(limits: limits, seed: seed))
         // Blobs 2 and 3 share half of their content with blob 1.
         for number in UInt32(1)...3 {
@@ -93,6 +93,7 @@ import Testing
                 world.send(.roomMade(.random(using: &random)))
             } else if Int.random(in: 0..<40, using: &random) == 0 {
                 world.fills = []
+                world.copies = []
                 world.locates = []
                 let waiting = world.waiting.keys.sorted()
                 world.send(.gateLost)
@@ -106,7 +107,7 @@ import Testing
         guard let at = world.locates.indices.randomElement(using: &random) else { return }
         let key = world.locates.remove(at: at)
         let isLocal = Int.random(in: 0..<6, using: &random) == 0
-        world.send(.located(key, isLocal ? [.local(ChunkKey(BlobID(9), 0)), .registry] : [.registry]))
+        world.send(.located([LocatedChunk(key, isLocal ? [.local(ChunkKey(BlobID(9), 0)), .registry] : [.registry])]))
     }
 
     private func endRange(_ world: inout World, _ random: inout Random) {
@@ -119,7 +120,7 @@ import Testing
             if Int.random(in: 0..<30, using: &random) == 0 {
                 world.send(.undecodable(key))
             } else {
-                world.fills.append((key, plan.slots[offset]))
+                world.fills.append(key)
             }
         }
         world.send(
@@ -127,8 +128,13 @@ import Testing
     }
 
     private func verdict(_ world: inout World, _ random: inout Random) {
-        guard let at = world.fills.indices.randomElement(using: &random) else { return }
-        let key = world.fills.remove(at: at).key
+        let key: ChunkKey
+        if let at = world.copies.indices.randomElement(using: &random), Bool.random(using: &random) {
+            key = world.copies.remove(at: at)
+        } else {
+            guard let at = world.fills.indices.randomElement(using: &random) else { return }
+            key = world.fills.remove(at: at)
+        }
         switch Int.random(in: 0..<20, using: &random) {
         case 0: world.send(.filled(key, .mismatch, errno: 0))
         case 1: world.send(.filled(key, .writeFailed, errno: 28))
@@ -144,15 +150,16 @@ import Testing
                 world.roomAsked = false
                 world.send(.roomMade(true))
             }
-            while !world.locates.isEmpty { world.send(.located(world.locates.removeFirst(), [.registry])) }
+            while !world.locates.isEmpty { world.send(.located([LocatedChunk(world.locates.removeFirst(), [.registry])])) }
             while !world.ranges.isEmpty {
                 let plan = world.ranges.removeFirst()
-                for (offset, chunk) in plan.chunks.enumerated() where !world.cancelled.contains(plan.id) {
-                    world.fills.append((ChunkKey(plan.blob, chunk), plan.slots[offset]))
+                for chunk in plan.chunks where !world.cancelled.contains(plan.id) {
+                    world.fills.append(ChunkKey(plan.blob, chunk))
                 }
                 world.send(.rangeEnded(id: plan.id, delivered: plan.chunks.count, failure: nil))
             }
-            while !world.fills.isEmpty { world.send(.filled(world.fills.removeFirst().key, .resident, errno: 0)) }
+            while !world.fills.isEmpty { world.send(.filled(world.fills.removeFirst(), .resident, errno: 0)) }
+            while !world.copies.isEmpty { world.send(.filled(world.copies.removeFirst(), .resident, errno: 0)) }
             world.send(.tick)
         }
     }

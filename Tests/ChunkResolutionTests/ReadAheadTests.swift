@@ -92,3 +92,67 @@ import Testing
         #expect(pacer.allowance(pendingDemand: 3, now: .milliseconds(30)) == 0)
     }
 }
+
+@Suite struct SlotPoolTests {
+    private func pool() -> SlotPool {
+        var limits = SlotPool.Limits()
+        limits.slots = 4
+        limits.bytes = 4 << 20
+        limits.demandReserveSlots = 1
+        limits.demandReserveBytes = 1 << 20
+        return SlotPool(limits)
+    }
+
+    @Test func aReaderFindsRoomThatNobodyElseMayTake() {
+        var pool = pool()
+        let first = pool.take(1 << 20, .readAhead) ?? .max
+        let second = pool.take(1 << 20, .background) ?? .max
+        let third = pool.take(1 << 20, .background) ?? .max
+        #expect(Set([first, second, third]).count == 3 && ![first, second, third].contains(.max))
+        let speculative = pool.take(4096, .readAhead)
+        #expect(speculative == nil)
+        let reader = pool.take(1 << 20, .demand)
+        #expect(reader != nil)
+        let late = pool.take(4096, .demand)
+        #expect(late == nil, "the bytes are used up")
+    }
+
+    @Test func aChunkLargerThanTheBudgetGoesThroughAlone() {
+        var pool = pool()
+        let slot = pool.take(8 << 20, .background) ?? .max
+        let second = pool.take(1, .demand)
+        #expect(slot != .max && second == nil)
+        pool.abandon(slot)
+        #expect(pool.isIdle)
+    }
+
+    @Test func aSlotComesBackOnceWhoeverSaysSo() {
+        var pool = pool()
+        let slot = pool.take(100, .demand) ?? .max
+        pool.giveBack(slot, connection: 1)
+        #expect(!pool.isIdle, "it is being filled: nobody was told of it")
+        pool.markSent(slot, connection: 1)
+        pool.giveBack(slot, connection: 2)
+        pool.abandon(slot)
+        #expect(!pool.isIdle, "another connection's answer")
+        pool.giveBack(slot, connection: 1)
+        pool.giveBack(slot, connection: 1)
+        pool.giveBack(77, connection: 1)
+        #expect(pool.isIdle)
+        let again = pool.take(100, .demand)
+        #expect(again == slot, "last in, first out")
+    }
+
+    @Test func aConnectionThatEndedGivesBackWhatItHeld() {
+        var pool = pool()
+        let sent = pool.take(100, .demand) ?? .max
+        let filling = pool.take(100, .demand) ?? .max
+        pool.markSent(sent, connection: 1)
+        pool.reclaim(connection: 1)
+        pool.giveBack(sent, connection: 1)
+        #expect(!pool.isIdle)
+        pool.markSent(filling, connection: 2)
+        pool.giveBack(filling, connection: 2)
+        #expect(pool.isIdle)
+    }
+}

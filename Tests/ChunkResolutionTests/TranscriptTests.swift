@@ -16,9 +16,9 @@ import Testing
         var run = Transcript(scheduler())
         run.at(0, .want([key(1), key(2), key(4)], .readAhead, repair: false))
         run.at(0, .miss(key(0)))
-        run.at(1, .located(key(0), [.registry]))
+        run.at(1, .located([LocatedChunk(key(0), [.registry])]))
         run.at(2, .miss(key(0)))
-        run.at(3, .located(key(1), [.registry]))
+        run.at(3, .located([LocatedChunk(key(1), [.registry])]))
         run.at(3, .miss(key(1)))
         run.at(4, .filled(key(0), .resident, errno: 0))
         run.at(5, .rangeEnded(id: 1, delivered: 1, failure: nil))
@@ -37,6 +37,7 @@ import Testing
                 3 ms: located b1.1: registry
                   → fetch 2: b1 chunks 1..<2 from registry for readAhead
                 3 ms: miss b1.1
+                  → hasten 2
                 4 ms: filled b1.0: resident
                   → settled b1.0 (demand): resident from registry
                 5 ms: range 1 ended after 1
@@ -48,21 +49,21 @@ import Testing
     @Test func wrongBytesAreAskedForOncePastCachesThenFailAndHealWithTime() {
         var run = Transcript(scheduler())
         run.at(0, .miss(key(3)))
-        run.at(0, .located(key(3), [.registry]))
+        run.at(0, .located([LocatedChunk(key(3), [.registry])]))
         run.at(10, .filled(key(3), .mismatch, errno: 0))
         run.at(11, .rangeEnded(id: 1, delivered: 1, failure: nil))
         run.at(20, .filled(key(3), .mismatch, errno: 0))
         run.at(21, .rangeEnded(id: 2, delivered: 1, failure: nil))
         // At once: no request is made. Its neighbour, for a reader: one is. For nobody: none.
         run.at(100, .miss(key(3)))
-        run.at(100, .located(key(3), [.registry]))
+        run.at(100, .located([LocatedChunk(key(3), [.registry])]))
         run.at(110, .miss(key(4)))
-        run.at(110, .located(key(4), [.registry]))
+        run.at(110, .located([LocatedChunk(key(4), [.registry])]))
         run.at(120, .want([key(5)], .background, repair: false))
-        run.at(120, .located(key(5), [.registry]))
+        run.at(120, .located([LocatedChunk(key(5), [.registry])]))
         // After the quarantine's second the source is asked again, and has healed.
         run.at(1100, .miss(key(3)))
-        run.at(1100, .located(key(3), [.registry]))
+        run.at(1100, .located([LocatedChunk(key(3), [.registry])]))
         run.at(1110, .filled(key(3), .resident, errno: 0))
         #expect(
             run.text == """
@@ -106,7 +107,7 @@ import Testing
         first.register(BlobID(2), Blobs.layout(chunks: 4))  // the same first chunks
         var run = Transcript(first)
         run.at(0, .miss(key(0)))
-        run.at(0, .located(key(0), [.registry]))
+        run.at(0, .located([LocatedChunk(key(0), [.registry])]))
         run.at(1, .miss(ChunkKey(BlobID(2), 0)))
         run.at(9, .filled(key(0), .resident, errno: 0))
         run.at(10, .filled(ChunkKey(BlobID(2), 0), .resident, errno: 0))
@@ -128,7 +129,7 @@ import Testing
     @Test func aFullDiskIsGivenRoomOnceThenReadersAreTold() {
         var run = Transcript(scheduler())
         run.at(0, .miss(key(0)))
-        run.at(0, .located(key(0), [.registry]))
+        run.at(0, .located([LocatedChunk(key(0), [.registry])]))
         run.at(1, .filled(key(0), .writeFailed, errno: 28))
         run.at(2, .rangeEnded(id: 1, delivered: 1, failure: nil))
         run.at(3, .roomMade(true))

@@ -42,7 +42,9 @@ struct Transcript {
         case .miss(let key): "miss \(key)"
         case .want(let keys, let rank, let repair):
             "want \(keys.map(\.description).joined(separator: " ")) as \(rank)" + (repair ? ", repair" : "")
-        case .located(let key, let sources): "located \(key): \(sources.map(\.description).joined(separator: ", "))"
+        case .located(let list):
+            list.map { "located \($0.key): \($0.sources.map(\.description).joined(separator: ", "))" }
+                .joined(separator: "; ")
         case .rangeEnded(let id, let delivered, let failure):
             "range \(id) ended after \(delivered)" + (failure.map { ": \($0)" } ?? "")
         case .undecodable(let key): "undecodable \(key)"
@@ -62,6 +64,7 @@ struct Transcript {
             "fetch \(plan.id): \(plan.blob) chunks \(plan.chunks) from \(plan.source) for \(plan.rank)"
                 + (plan.bypassCaches ? ", past caches" : "") + (plan.repair ? ", repair" : "")
         case .cancel(let range): "cancel \(range)"
+        case .hasten(let range): "hasten \(range)"
         case .fail(let key, let errno, let reason): "fail \(key) with errno \(errno): \(reason)"
         case .settled(let key, let rank, let resident, let source):
             "settled \(key) (\(rank)): " + (resident ? "resident" : "not had")

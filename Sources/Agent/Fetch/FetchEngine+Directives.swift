@@ -16,7 +16,8 @@ extension FetchEngine {
             case .locate(let key): toLocate.append(key)
             case .copy(let to, let from): copy(to, from)
             case .fetch(let plan): fetch(plan)
-            case .cancel(let id): ranges[id]?.cancel()
+            case .cancel(let id): ranges[id]?.task.cancel()
+            case .hasten(let id): ranges[id]?.range.hasten()
             case .fail(let key, let errno, let reason): fail(key, errno: errno, reason)
             case .settled(let key, let rank, let resident, let source): noteSettled(key, rank, resident, source)
             case .quarantined(let key, let source): noteQuarantined(key, source)
@@ -36,7 +37,7 @@ extension FetchEngine {
             let keys = toLocate
             toLocate = []
             guard book.ids.count > 1 else {
-                for key in keys { noteLocated(key, []) }
+                noteLocated(keys.map { ($0, []) })
                 continue
             }
             let asked = keys.compactMap { key in
@@ -57,7 +58,12 @@ extension FetchEngine {
         }
     }
 
-    func noteLocated(_ key: ChunkKey, _ places: [ChunkPlace]) {
+    /// All in one event: chunks that are located together are fetched together.
+    func noteLocated(_ answers: [(key: ChunkKey, places: [ChunkPlace])]) {
+        perform(.located(answers.map { LocatedChunk($0.key, sources(of: $0.key, $0.places)) }))
+    }
+
+    private func sources(of key: ChunkKey, _ places: [ChunkPlace]) -> [FetchSource] {
         var sources: [FetchSource] = []
         for place in places {
             guard let id = book.existing(place.blob), id != key.blob || place.chunk != key.chunk,
@@ -67,7 +73,7 @@ extension FetchEngine {
             // A second copy is as likely to be rotten as the registry is to be slow.
             if sources.count == 2 { break }
         }
-        perform(.located(key, sources + [.registry]))
+        return sources + [.registry]
     }
 
     // MARK: - Doing
@@ -137,21 +143,25 @@ extension FetchEngine {
             return perform(.rangeEnded(id: plan.id, delivered: 0, failure: .permanent))
         }
         let post = self.post
+        let control = parts.registry.makeControl()
         let range = RangeFetch(
-            plan: plan, arena: parts.arena, gate: gate, handle: handle, layout: description.layout,
-            decoders: description.layout.isRaw ? nil : parts.decoders, onUndecodable: { post(.undecodable($0)) })
-        ranges[plan.id] = Self.run(range, description, parts, post)
+            plan: plan,
+            RangeFetch.Parts(
+                arena: parts.arena, slots: parts.slots, gate: gate, handle: handle, layout: description.layout,
+                decoders: description.layout.isRaw ? nil : parts.decoders, control: control,
+                onUndecodable: { post(.undecodable($0)) }))
+        ranges[plan.id] = (range, Self.run(range, control, description, parts, post))
     }
 
     /// Streams a range from the registry; reports its end when every chunk of it is handed on.
     private static func run(
-        _ range: RangeFetch, _ description: BlobDescription, _ parts: FetchPipeline.Parts,
+        _ range: RangeFetch, _ control: TransferControl, _ description: BlobDescription, _ parts: FetchPipeline.Parts,
         _ post: @escaping @Sendable (FetchPipeline.Input) -> Void
     ) -> Task<Void, Never> {
         let plan = range.plan
         return Task {
             let begin = Monotonic.now
-            let result = await stream(range, description, parts)
+            let result = await stream(range, control, description, parts)
             let name = "registry/" + ((try? result.get())?.host ?? description.reference.registry)
             var failure: FetchFailure?
             if case .failure(let error) = result {
@@ -169,14 +179,14 @@ extension FetchEngine {
     }
 
     private static func stream(
-        _ range: RangeFetch, _ description: BlobDescription, _ parts: FetchPipeline.Parts
+        _ range: RangeFetch, _ control: TransferControl, _ description: BlobDescription, _ parts: FetchPipeline.Parts
     ) async -> Result<RangeResult, RegistryError> {
         do throws(RegistryError) {
             return .success(
                 try await parts.registry.blobRange(
                     description.stored.digest, of: description.reference, range: range.plan.stored,
                     totalSize: description.stored.size, priority: range.plan.rank == .demand ? .onDemand : .prefetch,
-                    bypassingCaches: range.plan.bypassCaches, sink: { range.take($0) }))
+                    control: control, bypassingCaches: range.plan.bypassCaches, sink: { range.take($0) }))
         } catch { return .failure(error) }
     }
 

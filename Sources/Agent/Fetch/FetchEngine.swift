@@ -21,7 +21,7 @@ final class FetchEngine {
     var orphans: [UInt32: [Int]] = [:]
     var orphanCount = 0
     /// Running ranges, to cancel them.
-    var ranges: [UInt64: Task<Void, Never>] = [:]
+    var ranges: [UInt64: (range: RangeFetch, task: Task<Void, Never>)] = [:]
     /// When readers' misses came.
     var missTimes: [ChunkKey: Duration] = [:]
     /// Chunks to be looked up in the catalogue, collected over one turn.
@@ -90,12 +90,14 @@ final class FetchEngine {
     }
 
     private func restArena() {
-        if !scheduler.isIdle {
+        // Ranges take slots while they run only, and the scheduler starts them: idle stays idle until the next turn.
+        if !scheduler.isIdle || !parts.slots.isIdle {
             arenaUsed = now
         } else if let used = arenaUsed, now - used >= Self.arenaRest {
             parts.arena.release()
             arenaUsed = nil
         }
+        parts.slots.setDemandPending(scheduler.pendingDemand > 0)
         parts.metrics.pending["demand"].set(scheduler.pendingDemand)
         parts.metrics.pending["speculative"].set(scheduler.pendingSpeculative)
     }
@@ -111,7 +113,7 @@ final class FetchEngine {
         case .describe(let key, let description): describe(key, description)
         case .refuse(let keys): for key in keys { refuse(key) }
         case .detach(let keys): for key in keys { detach(key) }
-        case .located(let answers): for (key, places) in answers { noteLocated(key, places) }
+        case .located(let answers): noteLocated(answers)
         case .rangeEnded(let id, let delivered, let failure):
             ranges[id] = nil
             perform(.rangeEnded(id: id, delivered: delivered, failure: failure))
@@ -128,6 +130,7 @@ final class FetchEngine {
     }
 
     private func noteGateDown() {
+        if let gate { parts.slots.reclaim(connection: gate.number) }
         gate = nil
         orphans = [:]
         orphanCount = 0
@@ -147,7 +150,8 @@ final class FetchEngine {
                 book[id].isUsed = true
                 readAhead(id, Int(at.chunk))
             }
-        case .filled(let at, _, let status, let errno):
+        case .filled(let at, let slot, let status, let errno):
+            if let gate { parts.slots.giveBack(slot, connection: gate.number) }
             guard let id = book.id(ofHandle: at.blob) else { return }
             if status == .resident { book[id].setResident(Int(at.chunk)) }
             perform(.filled(ChunkKey(id, Int(at.chunk)), status, errno: errno))
@@ -248,7 +252,7 @@ final class FetchEngine {
     }
 
     private func end() {
-        for task in ranges.values { task.cancel() }
+        for running in ranges.values { running.task.cancel() }
         for job in jobs { job.completion?(job.outcome) }
         for repair in repairs { repair.completion(repair.repaired) }
     }

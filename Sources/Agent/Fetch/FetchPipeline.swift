@@ -60,6 +60,7 @@ package final class FetchPipeline: Sendable {
         let metrics: AgentMetrics
         let logger: Logger
         let arena: Arena
+        let slots: Slots
         let decoders: DecodePool
         let limits: FetchLimits
         let readAhead: ReadAheadDetector.Limits?

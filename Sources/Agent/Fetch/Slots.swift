@@ -1,0 +1,60 @@
+import ChunkResolution
+import HTTPTransfer
+import Synchronization
+
+/// The arena's slots between the transfer thread, the decoders and the engine, and who waits for one. Thread-safe.
+final class Slots: Sendable {
+    private struct State {
+        var pool: SlotPool
+        /// Ranges that were told to wait, by their number.
+        var waiting: [UInt64: TransferControl] = [:]
+        /// Readers wait somewhere: what is fetched for nobody rests.
+        var isDemandPending = false
+    }
+
+    private let state: Mutex<State>
+
+    init(_ limits: SlotPool.Limits) { state = Mutex(State(pool: SlotPool(limits))) }
+
+    /// A slot for the range, or nil: then its transfer is resumed when it is worth asking again.
+    func take(_ size: Int, _ rank: FetchRank, range: UInt64, control: TransferControl) -> UInt32? {
+        state.withLock { state in
+            if !(rank == .background && state.isDemandPending), let slot = state.pool.take(size, rank) { return slot }
+            state.waiting[range] = control
+            return nil
+        }
+    }
+
+    var isIdle: Bool { state.withLock { $0.pool.isIdle } }
+
+    func markSent(_ slot: UInt32, connection: UInt64) { state.withLock { $0.pool.markSent(slot, connection: connection) } }
+
+    func giveBack(_ slot: UInt32, connection: UInt64) { changing { $0.pool.giveBack(slot, connection: connection) } }
+
+    func abandon(_ slot: UInt32) { changing { $0.pool.abandon(slot) } }
+
+    func reclaim(connection: UInt64) { changing { $0.pool.reclaim(connection: connection) } }
+
+    func setDemandPending(_ isPending: Bool) {
+        let isNews = state.withLock { state in
+            defer { state.isDemandPending = isPending }
+            return state.isDemandPending && !isPending
+        }
+        if isNews { changing { _ in } }
+    }
+
+    /// Has a range ask again although nothing was given back: its rank has changed.
+    func wake(range: UInt64) { state.withLock { $0.waiting.removeValue(forKey: range) }?.resume() }
+
+    func forget(range: UInt64) { state.withLock { $0.waiting[range] = nil } }
+
+    /// There may be room: everybody who waits asks again, a dozen at most.
+    private func changing(_ body: (inout State) -> Void) {
+        let waiting = state.withLock { state in
+            body(&state)
+            defer { state.waiting = [:] }
+            return state.waiting
+        }
+        for control in waiting.values { control.resume() }
+    }
+}
