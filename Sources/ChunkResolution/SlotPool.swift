@@ -53,7 +53,9 @@ package struct SlotPool: Sendable {
     }
 
     /// The gate is about to be told of the slot.
-    package mutating func markSent(_ slot: UInt32, connection: UInt64) { uses[Int(slot)] = .sent(connection: connection) }
+    package mutating func markSent(_ slot: UInt32, connection: UInt64) {
+        uses[Int(slot)] = .sent(connection: connection)
+    }
 
     /// The gate answered on that connection, or could not be told; anything else it may say of a slot is not heeded.
     package mutating func giveBack(_ slot: UInt32, connection: UInt64) {

@@ -150,7 +150,9 @@ import Testing
                 world.roomAsked = false
                 world.send(.roomMade(true))
             }
-            while !world.locates.isEmpty { world.send(.located([LocatedChunk(world.locates.removeFirst(), [.registry])])) }
+            while !world.locates.isEmpty {
+                world.send(.located([LocatedChunk(world.locates.removeFirst(), [.registry])]))
+            }
             while !world.ranges.isEmpty {
                 let plan = world.ranges.removeFirst()
                 for chunk in plan.chunks where !world.cancelled.contains(plan.id) {

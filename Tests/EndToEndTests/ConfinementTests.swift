@@ -49,21 +49,5 @@ extension EndToEnd {
             #expect(try ProcessStatus(child)?.socketInodes().isEmpty == false, "the check saw no socket at all")
             try node.expectHealthy()
         }
-
-        @Test("memory: the gate and chunkd stay small over a whole read")
-        func memory() throws {
-            let images = try Images()
-            let node = try Node([images.registry])
-            let tree = try images.plainTree("tree", [("file", 96 << 20)])
-            try node.build(tree, to: images.reference("memory"))
-            try images.compare(tree, try node.mount(images.reference("memory")))
-            // Debug builds are larger; the figures of release builds are Benchmarks/README.md's.
-            for pid in [node.agentPid, try #require(node.gateChildPid)] {
-                let peak = ProcessStatus(pid).map { $0["VmHWM"] } ?? ""
-                let kibibytes = try #require(Int(peak.prefix { $0.isNumber }), "no VmHWM of \(pid)")
-                #expect(kibibytes < 256 << 10, "process \(pid) had \(peak) resident")
-            }
-            try node.expectHealthy()
-        }
     }
 }

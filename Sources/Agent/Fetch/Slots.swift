@@ -27,7 +27,9 @@ final class Slots: Sendable {
 
     var isIdle: Bool { state.withLock { $0.pool.isIdle } }
 
-    func markSent(_ slot: UInt32, connection: UInt64) { state.withLock { $0.pool.markSent(slot, connection: connection) } }
+    func markSent(_ slot: UInt32, connection: UInt64) {
+        state.withLock { $0.pool.markSent(slot, connection: connection) }
+    }
 
     func giveBack(_ slot: UInt32, connection: UInt64) { changing { $0.pool.giveBack(slot, connection: connection) } }
 
