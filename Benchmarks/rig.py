@@ -123,6 +123,15 @@ def memory(pid):
         return {name: int(value.split()[0]) for name, value in pairs if name in wanted}
 
 
+def proportional(pids):
+    """Kilobytes several processes hold together, what they share counted once (Pss; proc(5), smaps_rollup)."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/smaps_rollup") as lines:
+            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
 def reset_peak(pid):
     """Starts VmHWM over (proc(5), clear_refs)."""
     with open(f"/proc/{pid}/clear_refs", "w") as file:
