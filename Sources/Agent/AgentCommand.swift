@@ -1,4 +1,5 @@
 import ArgumentParser
+import ChunkModel
 import Glibc
 import LinuxSystem
 import Logging
@@ -25,7 +26,7 @@ package struct AgentCommand: ParsableCommand {
               chunkd
               chunkd --config /etc/chunkd/config.yaml --log-level debug
             """,
-        version: "chunkd \(AgentService.version)")
+        version: "chunkd \(chunkdVersion)")
 
     @Option(help: "The user to run as when started as root, in place of gate.agentUser.")
     var user: String?
@@ -49,7 +50,7 @@ package struct AgentCommand: ParsableCommand {
             let settings = try loader.load()
             configuration = AgentRuntime.Configuration(
                 settings: settings,
-                registry: try settings.registryConfiguration(userAgent: "chunkd/\(AgentService.version)"))
+                registry: try settings.registryConfiguration(userAgent: "chunkd/\(chunkdVersion)"))
         } catch {
             Self.complain("\(error)")
             throw ExitCode(SettingsError.exitCode)

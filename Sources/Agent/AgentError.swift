@@ -19,11 +19,15 @@ package struct AgentError: Error, Sendable, Equatable, CustomStringConvertible {
         case gateTaken = "gate_taken"
         /// The image or one of its parts is not what it should be.
         case image
+        /// An image that chunkd did not build: a runtime unpacks it.
+        case ordinaryImage = "ordinary_image"
         case notFound = "not_found"
         case conflict
         /// Chunks could not be had.
         case incomplete
         case state
+        /// This node cannot take part in the cluster.
+        case cluster
         case stopping
     }
 
@@ -64,8 +68,9 @@ extension ControlError {
             ControlError(.gateAway, error.message, hint: "see that chunkgate runs; chunkd connects again by itself")
         case .gateTimeout: ControlError(.deadline, error.message)
         case .gateRefused: ControlError(code(ofErrno: error.errno), error.message)
-        case .gateProtocol, .state: ControlError(.internal, error.message)
+        case .gateProtocol, .state, .cluster: ControlError(.internal, error.message)
         case .image: ControlError(.integrity, error.message, hint: "build and push the image again")
+        case .ordinaryImage: ControlError(.unsupported, error.message)
         case .notFound: ControlError(.notFound, error.message)
         case .conflict: ControlError(.conflict, error.message)
         case .incomplete: ControlError(.unreachable, error.message, hint: "see chunkctl stat for the sources' errors")

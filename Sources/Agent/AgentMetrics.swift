@@ -5,9 +5,10 @@ import RegistryClient
 import Synchronization
 import Telemetry
 
-/// What chunkd counts. Declared once; every label is bounded. Thread-safe.
+/// What chunkd counts, and the last notable events. Declared once; every label is bounded. Thread-safe.
 package final class AgentMetrics: Sendable {
     package let registry: MetricsRegistry
+    let events = EventLog()
     let fetchedBytes: MetricFamily<Counter>
     let fetchedChunks: MetricFamily<Counter>
     let fetchErrors: MetricFamily<Counter>
@@ -28,10 +29,12 @@ package final class AgentMetrics: Sendable {
     let gateGauges: [GateProtocol.Counter: Gauge]
     let evictedBytes: Counter
     let catalogueErrors: MetricFamily<Counter>
+    let cluster: ClusterMetrics
+    let snapshots: SnapshotMetrics
 
     /// Counters of the gate that may fall.
     private static let gauges: Set<GateProtocol.Counter> = [
-        .blockedReaders, .oldestBlockedMilliseconds, .residentBytes,
+        .blockedReaders, .oldestBlockedMilliseconds, .residentBytes, .snapshotTrash,
     ]
 
     /// Registry hosts with series of their own; further ones count as `other`.
@@ -73,12 +76,18 @@ package final class AgentMetrics: Sendable {
         evictedBytes = registry.counter("chunkd_evicted_bytes_total", "Bytes freed by removing unmounted images.")
         catalogueErrors = registry.counters(
             "chunkd_catalogue_errors_total", "Catalogue operations that failed.", labels: [reasons])
+        cluster = ClusterMetrics(registry)
+        snapshots = SnapshotMetrics(registry)
         var counters: [GateProtocol.Counter: Counter] = [:]
         var gauges: [GateProtocol.Counter: Gauge] = [:]
         for counter in GateProtocol.Counter.allCases {
             // The one everybody should alert on has the name the operations manual gives it.
             let name =
-                counter == .integrityGaps ? "chunkd_integrity_gap" : "chunkd_gate_" + Self.snakeCase("\(counter)")
+                switch counter {
+                case .integrityGaps: "chunkd_integrity_gap"
+                case .oldestBlockedMilliseconds: "chunkd_gate_oldest_blocked_seconds"
+                default: "chunkd_gate_" + Self.snakeCase("\(counter)")
+                }
             if Self.gauges.contains(counter) {
                 gauges[counter] = registry.gauge(name, "chunkgate: \(counter).")
             } else {
@@ -97,6 +106,7 @@ package final class AgentMetrics: Sendable {
         var errors: [String: UInt64] = [:]
     }
     private let seen = Mutex(Seen())
+    private let gateSeen = Mutex<[GateProtocol.Counter: UInt64]>([:])
 
     /// Names of sources and reasons kept for `chunkctl stat`; more are counted in the metrics only.
     private static let maxSeen = 64
@@ -125,6 +135,7 @@ package final class AgentMetrics: Sendable {
         fetchErrors[source, reason].increment()
         seen.withLock { if $0.sources.contains(source) { $0.errors[source, default: 0] += 1 } }
         noteReason(reason)
+        events.note(.sourceFailed, source, reason)
     }
 
     /// A reader got an error.
@@ -173,10 +184,34 @@ package final class AgentMetrics: Sendable {
 
     /// Takes over the gate's counters.
     func mirror(_ values: [GateProtocol.Counter: UInt64]) {
+        noteGateEvents(values)
         for counter in GateProtocol.Counter.allCases {
             guard let value = values[counter] else { continue }
             gate[counter]?.mirror(total: value)
-            gateGauges[counter]?.set(value)
+            // Base units on the page.
+            if counter == .oldestBlockedMilliseconds {
+                gateGauges[counter]?.set(Double(value) / 1000)
+            } else {
+                gateGauges[counter]?.set(value)
+            }
+        }
+    }
+
+    /// What the gate counts and says nothing else of.
+    private static let gateEvents: [(GateProtocol.Counter, NodeEvent.Kind, String)] = [
+        (.graduations, .graduated, "blobs"), (.verifyFailures, .verifyFailed, "chunks on disk"),
+        (.integrityGaps, .integrityGap, "images"), (.restarts, .gateRestarted, "chunkgate"),
+        (.snapshotLeftovers, .other, "leftovers of removed snapshots"),
+    ]
+
+    private func noteGateEvents(_ values: [GateProtocol.Counter: UInt64]) {
+        gateSeen.withLock { seen in
+            // What was before the first look is not news.
+            for (counter, kind, subject) in Self.gateEvents {
+                guard let value = values[counter] else { continue }
+                if let old = seen[counter], value > old { events.note(kind, subject, "", count: value - old) }
+                seen[counter] = value
+            }
         }
     }
 

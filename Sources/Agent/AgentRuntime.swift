@@ -7,9 +7,11 @@ import LinuxSystem
 import Logging
 import NIOCore
 import NIOPosix
+import PeerTransport
 import RegistryClient
 import ServiceLifecycle
 import Settings
+import Snapshotter
 import Synchronization
 import Telemetry
 
@@ -45,6 +47,9 @@ package final class AgentRuntime: Service {
     private let disk: WorkQueue
     private let logger: Logger
     private let notices: AsyncStream<GateClient.Notice>
+    private let cluster: ClusterNode?
+    /// Nil unless containerd is served.
+    let snapshots: SnapshotService?
 
     /// Opens what must be there: blocking file I/O, so call it before anything waits.
     package init(_ configuration: Configuration, logger: Logger) throws {
@@ -82,19 +87,52 @@ package final class AgentRuntime: Service {
             }
             continuation.yield(notice)
         }
+        cluster =
+            settings.cluster.isEnabled
+            ? try ClusterNode(
+                ClusterNode.Parts(
+                    settings: settings.cluster, pipeline: pipeline, gate: gate, metrics: metrics, logger: logger,
+                    disk: disk),
+                advertise: try Self.advertised(settings.cluster)) : nil
         images = ImageService(
             ImageService.Parts(
                 gate: gate, pipeline: pipeline, catalogue: catalogue, content: content,
-                loader: PartsLoader(registry: registry, content: content, disk: disk), disk: disk, metrics: metrics,
+                loader: PartsLoader(
+                    registry: registry, content: content, disk: disk, metrics: metrics, cluster: cluster), disk: disk,
+                metrics: metrics,
                 logger: logger, hydrateAfter: settings.hydrate.enabled ? settings.hydrate.delay : nil,
-                quota: (settings.quota.highWaterBytes, settings.quota.lowWaterBytes)))
+                quota: (settings.quota.highWaterBytes, settings.quota.lowWaterBytes), cluster: cluster,
+                sharing: SharingPolicy(
+                    publicImages: settings.cluster.publicImages, keyedImages: settings.cluster.keyedImages,
+                    unshared: settings.cluster.unsharedImages)))
         service = AgentService(
             images: images, gate: gate, pipeline: pipeline, metrics: metrics, logger: logger,
             doctorParts: DoctorParts(
                 catalogue: catalogue, registry: registry, disk: disk, stateDirectory: settings.stateDirectory,
                 gateSocket: settings.gateSocket, configuredHosts: settings.registries.map(\.host)),
-            quota: settings.quota.highWaterBytes)
+            quota: settings.quota.highWaterBytes, cluster: cluster)
+        snapshots = try Self.snapshots(
+            settings, SnapshotNode(gate: gate, images: images, stateDirectory: settings.stateDirectory, logger: logger),
+            metrics, logger)
         try startPipeline(arena, catalogue, limits)
+        service.startLimits(settings)
+        metrics.events.note(.started, "chunkd", "version \(chunkdVersion)")
+    }
+
+    private static func snapshots(
+        _ settings: AgentSettings, _ host: SnapshotNode, _ metrics: AgentMetrics, _ logger: Logger
+    ) throws -> SnapshotService? {
+        guard settings.snapshotter.enabled else { return nil }
+        let ledger = try SnapshotLedger(
+            path: settings.stateDirectory + "/agent/snapshots.sqlite", firstID: UInt64(ImageService.unixTime() * 1000))
+        if case .damaged(let aside, let reason) = ledger.condition {
+            logger.critical(
+                "the list of container snapshots was damaged: containerd's images must be pulled again",
+                metadata: ["setAside": "\(aside)", "reason": "\(reason)"])
+        }
+        return SnapshotService(
+            ledger: ledger, host: host, logger: logger, now: { Int64(ImageService.unixTime() * 1e9) },
+            observe: metrics.observe(snapshots:))
     }
 
     private func startPipeline(_ arena: Arena, _ catalogue: Catalogue, _ limits: FetchLimits) throws {
@@ -107,7 +145,25 @@ package final class AgentRuntime: Service {
                 registry: registry, catalogue: catalogue, metrics: metrics, logger: logger, arena: arena,
                 slots: Slots(SlotPool.Limits()),
                 decoders: decoders, limits: limits, readAhead: readAhead,
-                hydrationRate: settings.hydrate.rateBytesPerSecond, makeRoom: { await images.makeRoom() }))
+                hydrationRate: settings.hydrate.rateBytesPerSecond, makeRoom: { await images.makeRoom() },
+                peers: cluster))
+    }
+
+    /// Where peers reach this node: as configured, else the listening address, else the one a packet to the outside would
+    /// have (a connected UDP socket sends nothing).
+    static func advertised(_ settings: AgentSettings.Cluster) throws(AgentError) -> PeerAddress {
+        if !settings.advertise.isEmpty {
+            guard let address = PeerAddress(settings.advertise) else {
+                throw AgentError(.cluster, "cluster.advertise: \"\(settings.advertise)\" is no ip:port of a host")
+            }
+            return address
+        }
+        let listen = settings.listen
+        if let address = PeerAddress(host: listen.host, port: UInt16(listen.port)) { return address }
+        guard let host = OutgoingAddress.find(), let address = PeerAddress(host: host, port: UInt16(listen.port)) else {
+            throw AgentError(.cluster, "no address found that peers could reach: set cluster.advertise")
+        }
+        return address
     }
 
     static func limits(_ settings: AgentSettings) -> FetchLimits {
@@ -159,19 +215,32 @@ package final class AgentRuntime: Service {
                 gate.current == nil ? .notReady(reason: "no connection to chunkgate") : .ready
             }
         }
+        try await cluster?.run(group)
+        var snapshotServer: SnapshotServer?
+        if let snapshots {
+            try await SocketPath.prepare(settings.snapshotter.socket, group: group)
+            snapshotServer = SnapshotServer(path: settings.snapshotter.socket, service: snapshots)
+        }
         try gate.start()
         logger.info(
             "ready",
             metadata: [
-                "version": "\(AgentService.version)", "control": "\(settings.controlSocket)",
+                "version": "\(chunkdVersion)", "control": "\(settings.controlSocket)",
                 "metrics": "\(telemetry.map { String($0.port) } ?? "off")",
             ])
         let result: Result<Void, any Error> = await withTaskGroup(of: Result<Void, any Error>.self) { tasks in
             tasks.addTask { await self.follow() }
             tasks.addTask { await self.maintain() }
-            tasks.addTask {
-                do { return .success(try await gracefulShutdown()) } catch { return .failure(error) }
+            if let cluster = self.cluster {
+                tasks.addTask {
+                    await cluster.maintain()
+                    return .success(())
+                }
             }
+            if let snapshotServer {
+                tasks.addTask { await Self.result { try await snapshotServer.run() } }
+            }
+            tasks.addTask { await Self.result { try await gracefulShutdown() } }
             let first = await tasks.next() ?? .success(())
             tasks.cancelAll()
             return first
@@ -188,19 +257,37 @@ package final class AgentRuntime: Service {
             switch notice {
             case .up(let connection, let gap, _):
                 metrics.gateConnected.set(1)
+                metrics.events.note(.gateConnected, settings.gateSocket)
                 service.integrityGap.withLock { $0 = gap }
                 if gap {
+                    metrics.events.note(.integrityGap, "images", "chunkgate lost its group while they were mounted")
                     logger.critical("chunkgate lost its group while images were mounted: see docs/operations.md")
                 }
                 await images.sync(connection.number)
+                if let snapshots { Task { await cleanUp(snapshots) } }
             case .down:
                 metrics.gateConnected.set(0)
+                metrics.events.note(.gateLost, settings.gateSocket)
                 await images.noteGateDown()
             case .refused(let error): return .failure(error)
             case .event: break
             }
         }
         return .success(())
+    }
+
+    /// What a crash left of snapshots that are no more.
+    private func cleanUp(_ snapshots: SnapshotService) async {
+        do {
+            let count = try await snapshots.cleanup()
+            if count > 0 { logger.info("left snapshot directories removed", metadata: ["count": "\(count)"]) }
+        } catch {
+            logger.warning("left snapshot directories are not removed", metadata: ["error": "\(error)"])
+        }
+    }
+
+    private static func result(_ body: () async throws -> Void) async -> Result<Void, any Error> {
+        do { return .success(try await body()) } catch { return .failure(error) }
     }
 
     private func maintain() async -> Result<Void, any Error> {
@@ -212,6 +299,7 @@ package final class AgentRuntime: Service {
     }
 
     private func end(_ group: MultiThreadedEventLoopGroup) async {
+        await cluster?.leave()
         gate.stop()
         pipeline.post(.stop)
         await registry.shutDown()

@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -27,12 +28,22 @@ int clinux_open_beneath(int dirfd, const char *path, int flags, mode_t mode) {
                            .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS};
     return (int)syscall(SYS_openat2, dirfd, path, &how, sizeof how);
 }
+int clinux_open_child(int dirfd, const char *name) {
+    struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV};
+    return (int)syscall(SYS_openat2, dirfd, name, &how, sizeof how);
+}
+int clinux_open_parent(int dirfd) { return openat(dirfd, "..", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC); }
 int clinux_open(const char *path, int flags, mode_t mode) { return open(path, flags | O_CLOEXEC, mode); }
 int clinux_memfd(const char *name, uint32_t flags) { return memfd_create(name, flags); }
 int clinux_add_seals(int fd, int seals) { return fcntl(fd, F_ADD_SEALS, seals); }
 int clinux_get_seals(int fd) { return fcntl(fd, F_GET_SEALS); }
 int clinux_set_cloexec(int fd, int on) { return fcntl(fd, F_SETFD, on ? FD_CLOEXEC : 0); }
 int clinux_dup_at_least(int fd, int minimum) { return fcntl(fd, F_DUPFD_CLOEXEC, minimum); }
+ssize_t clinux_pread_nowait(int fd, void *buffer, size_t count, off_t offset) {
+    struct iovec piece = {.iov_base = buffer, .iov_len = count};
+    return preadv2(fd, &piece, 1, offset, RWF_NOWAIT);
+}
 int clinux_clone_range(int dst, uint64_t dst_offset, int src, uint64_t src_offset, uint64_t length) {
     struct file_clone_range range = {
         .src_fd = src, .src_offset = src_offset, .src_length = length, .dest_offset = dst_offset};
@@ -51,6 +62,13 @@ int clinux_fsconfig_create(int fs) {
 }
 int clinux_fsmount(int fs, uint32_t attributes) {
     return (int)syscall(SYS_fsmount, fs, 1u /* FSMOUNT_CLOEXEC */, attributes);
+}
+int clinux_clone_mount(const char *source) {
+    return (int)syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | O_CLOEXEC);
+}
+int clinux_mount_setattr(int mount, uint64_t set) {
+    struct { uint64_t attr_set, attr_clr, propagation, userns_fd; } attributes = {.attr_set = set};
+    return (int)syscall(SYS_mount_setattr, mount, "", AT_EMPTY_PATH, &attributes, sizeof attributes);
 }
 int clinux_move_mount(int mount, const char *target) {
     return (int)syscall(SYS_move_mount, mount, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH);

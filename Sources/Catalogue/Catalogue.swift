@@ -7,16 +7,8 @@ internal import LinuxSystem
 ///
 /// Thread-safe. Every asynchronous call runs on GRDB's own queues, not on the cooperative pool.
 package final class Catalogue: Sendable {
-    /// How the database was found.
-    package enum Condition: Equatable, Sendable {
-        case opened
-        case created
-        /// It was damaged: the file now lies at `setAside`, and this one is empty.
-        case damaged(setAside: String, reason: String)
-    }
-
     package let path: String
-    package let condition: Condition
+    package let condition: DatabaseCondition
     private let pool: DatabasePool
 
     /// Rows of one insert transaction: 2,000 × 1.5 µs keeps a writer's turn at 3 ms.
@@ -27,55 +19,7 @@ package final class Catalogue: Sendable {
     /// A newer schema is refused (`newerSchema`); a damaged file is set aside and a new one begun.
     package init(path: String) throws(CatalogueError) {
         self.path = path
-        let existed = Directory.exists(path)
-        do throws(CatalogueError) {
-            pool = try Self.open(path)
-            condition = existed ? .opened : .created
-        } catch  where error.code == .corrupt {
-            let aside = try Self.setAside(path)
-            pool = try Self.open(path)
-            condition = .damaged(setAside: aside, reason: error.message)
-        }
-    }
-
-    private static func open(_ path: String) throws(CatalogueError) -> DatabasePool {
-        var configuration = Configuration()
-        configuration.maximumReaderCount = 2
-        configuration.label = "catalogue"
-        configuration.busyMode = .timeout(5)
-        configuration.prepareDatabase { database in
-            // 1 MiB of pages a connection, three connections: the agent's memory is for chunks.
-            try database.execute(sql: "PRAGMA cache_size = -1024")
-        }
-        do {
-            let pool = try DatabasePool(path: path, configuration: configuration)
-            try pool.write { database in
-                let check = try String.fetchOne(database, sql: "PRAGMA quick_check(1)") ?? "no answer"
-                guard check == "ok" else { throw CatalogueError(.corrupt, "catalogue \(path): \(check)") }
-            }
-            guard try !pool.read({ try Schema.migrator.hasBeenSuperseded($0) }) else {
-                throw CatalogueError(
-                    .newerSchema,
-                    "catalogue \(path) was written by a newer chunkd: upgrade this one, or move the file away "
-                        + "to begin a new one")
-            }
-            try Schema.migrator.migrate(pool)
-            return pool
-        } catch { throw CatalogueError(error, path: path) }
-    }
-
-    /// Moves a damaged database and its side files out of the way.
-    private static func setAside(_ path: String) throws(CatalogueError) -> String {
-        var number = 1
-        while Directory.exists("\(path).damaged-\(number)") { number += 1 }
-        let target = "\(path).damaged-\(number)"
-        do throws(SystemError) {
-            try Directory.rename(path, to: target)
-            for suffix in ["-wal", "-shm"] where Directory.exists(path + suffix) {
-                try Directory.rename(path + suffix, to: target + suffix)
-            }
-        } catch { throw CatalogueError(.io, "catalogue \(path) is damaged and cannot be set aside: \(error)") }
-        return target
+        (pool, condition) = try DatabaseFile.open(path, label: "catalogue", Schema.migrator)
     }
 
     // MARK: - Images

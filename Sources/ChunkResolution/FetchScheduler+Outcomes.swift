@@ -5,11 +5,21 @@ extension FetchScheduler {
 
     mutating func noteRangeEnded(_ id: UInt64, _ delivered: Int, _ failure: FetchFailure?, _ now: Duration) {
         guard let range = ranges.removeValue(forKey: id) else { return }
+        // About: chunks differ in length.
+        let missing = range.charged * max(0, range.chunks.count - delivered) / range.chunks.count
+        rates.giveBack(missing, DownloadRates.Kind(rank: range.rank, isRegistry: range.source.peer == nil))
         for chunk in range.chunks.dropFirst(delivered) {
             let key = ChunkKey(range.blob, chunk)
+            if states[key]?.hedge?.range == id { states[key]?.hedge = nil }
             // It may have come another way meanwhile, or be on its way in another range.
-            guard states[key]?.phase == .fetching(range: id) else { continue }
-            retry(key, failure ?? .transient(retryAfter: nil), now)
+            guard let state = states[key], state.phase == .fetching(range: id) else { continue }
+            // A peer: who else there is depends on what its answer taught.
+            if range.source.peer != nil || state.hedge != nil {
+                // One that gave a part did what it could.
+                leavePeer(key, isFailure: delivered == 0)
+            } else {
+                retry(key, failure ?? .transient(retryAfter: nil), now)
+            }
         }
     }
 
@@ -17,9 +27,17 @@ extension FetchScheduler {
     private mutating func retry(_ key: ChunkKey, _ failure: FetchFailure, _ now: Duration) {
         guard var state = states[key] else { return }
         let allowed = state.rank == .demand ? limits.demandAttempts : limits.speculativeAttempts
-        guard case .transient(let retryAfter) = failure, state.attempts < allowed else {
-            return nextSource(key, failure == .permanent ? .refused : .attempts)
+        // A refused node goes on trying while peers may yet have the chunk.
+        guard state.attempts < allowed, failure != .permanent || state.knowsPeers else {
+            return give(up: key, failure == .permanent ? .refused : .attempts)
         }
+        // Peers that nobody vouches for, between one turn of the registry and the next but one.
+        if state.attempts % 2 == 1, state.sources.dropFirst().first?.peer != nil, peersMayBeAsked(for: key, now) {
+            states[key]?.sources = state.sources.dropFirst() + [.registry]
+            return enqueue(key, atFront: false)
+        }
+        var retryAfter: Duration?
+        if case .transient(let wish) = failure { retryAfter = wish }
         var delay = limits.firstBackoff
         for _ in 1..<max(1, state.attempts) where delay < limits.maxBackoff { delay *= 2 }
         delay = min(delay, limits.maxBackoff)
@@ -52,15 +70,16 @@ extension FetchScheduler {
     // MARK: - Verdicts
 
     mutating func noteFilled(
-        _ key: ChunkKey, _ status: GateProtocol.FillStatus, _ errno: UInt32, _ now: Duration
+        _ key: ChunkKey, _ status: GateProtocol.FillStatus, _ errno: UInt32, _ from: FetchSource?, _ now: Duration
     ) {
+        if status == .mismatch, let from, let peer = from.peer { return distrust(peer, key, from) }
         guard let state = states[key] else { return }
         switch state.phase {
         case .copying: copiesInFlight -= 1
         case .fetching: break
-        // Brought by a range it had left for one of its own: resident is resident, anything else is not its answer.
-        case .queued, .waiting: guard status == .resident else { return }
-        case .locating, .following, .makingRoom: return
+        // Brought by a range it had left for another: resident is resident, anything else is not its answer.
+        case .queued, .waiting, .pausing, .locating: guard status == .resident else { return }
+        case .following, .makingRoom: return
         }
         switch status {
         case .resident:
@@ -68,8 +87,10 @@ extension FetchScheduler {
                 quarantines[key.blob] = nil
                 out.append(.released(key.blob))
             }
-            settle(key, resident: true)
-        case .mismatch: judgeMismatch(key, state, now)
+            let source = from ?? state.sources.first
+            endOthers(key, state, cameFrom: source)
+            settle(key, resident: true, from: source)
+        case .mismatch: judgeMismatch(key, state, from, now)
         case .writeFailed: noteWriteFailed(key, state, errno)
         // A copy's source was evicted since; a fill's blob is gone.
         case .unknown: state.phase == .copying ? nextSource(key, .noSource) : give(up: key, .unknownBlob)
@@ -78,11 +99,18 @@ extension FetchScheduler {
 
     mutating func noteMismatch(_ key: ChunkKey, _ now: Duration) {
         guard let state = states[key], case .fetching = state.phase else { return }
-        judgeMismatch(key, state, now)
+        // Only what a registry stores is compressed.
+        judgeMismatch(key, state, .registry, now)
     }
 
-    private mutating func judgeMismatch(_ key: ChunkKey, _ state: State, _ now: Duration) {
+    private mutating func judgeMismatch(_ key: ChunkKey, _ state: State, _ from: FetchSource?, _ now: Duration) {
         guard let source = state.sources.first else { return give(up: key, .mismatch) }
+        if let peer = source.peer, from == nil { return distrust(peer, key, source) }
+        if state.hedge != nil || source != from ?? source {
+            // The second source lied, or one that was left: the first is on its way.
+            if state.hedge?.source == from { states[key]?.hedge = nil }
+            return
+        }
         if source == .registry, !state.bypassCaches {
             // A cache on the way may be what lied: once more, past it, and before its turn.
             states[key]?.bypassCaches = true
@@ -122,10 +150,10 @@ extension FetchScheduler {
         settle(key, resident: false)
     }
 
-    private mutating func settle(_ key: ChunkKey, resident: Bool) {
+    private mutating func settle(_ key: ChunkKey, resident: Bool, from source: FetchSource? = nil) {
         guard let state = states.removeValue(forKey: key) else { return }
         counts[state.rank.rawValue] -= 1
-        out.append(.settled(key, state.rank, resident: resident, source: resident ? state.sources.first : nil))
+        out.append(.settled(key, state.rank, resident: resident, source: resident ? source : nil))
         if case .following(let leader) = state.phase { followers[leader]?.removeAll { $0 == key } }
         guard let digest = layouts[key.blob]?.index[key.chunk].digest, leaders[digest] == key else { return }
         leaders[digest] = nil
@@ -157,7 +185,23 @@ extension FetchScheduler {
             switch timer {
             case .retry(let key, let serial):
                 guard let state = states[key], state.serial == serial, state.phase == .waiting else { continue }
-                enqueue(key, atFront: false)
+                if state.knowsPeers {
+                    // Whatever kept the registry from answering: peers may have it by now.
+                    states[key]?.peerTries = 0
+                    states[key]?.peersUntil = now + limits.peerTime / 2
+                    locateAgain(key)
+                } else {
+                    enqueue(key, atFront: false)
+                }
+            case .relocate(let key, let serial):
+                guard let state = states[key], state.serial == serial, state.phase == .pausing else { continue }
+                locateAgain(key)
+            case .hedge(let key, let serial, let range):
+                guard states[key]?.serial == serial else { continue }
+                hedge(key, range, now)
+            case .peersOver(let key, let serial):
+                guard states[key]?.serial == serial else { continue }
+                endPeersTime(key, now)
             case .deadline(let key, let serial):
                 guard let state = states[key], state.serial == serial, state.rank == .demand else { continue }
                 expire(key, state)
@@ -173,7 +217,7 @@ extension FetchScheduler {
             counts[FetchRank.demand.rawValue] -= 1
             counts[FetchRank.readAhead.rawValue] += 1
             states[key]?.rank = .readAhead
-        case .locating, .queued, .waiting, .following, .makingRoom: give(up: key, .deadline)
+        case .locating, .queued, .waiting, .pausing, .following, .makingRoom: give(up: key, .deadline)
         }
     }
 
@@ -187,14 +231,16 @@ extension FetchScheduler {
             out.append(.settled(key, rank, resident: false, source: nil))
         }
         states.removeAll()
-        queues = [[], [], []]
-        queueHeads = [0, 0, 0]
+        for number in queues.indices {
+            queues[number].removeAll()
+            queueHeads[number] = 0
+        }
         timers.removeAll()
         leaders.removeAll()
         followers.removeAll()
         waitingForRoom.removeAll()
         copiesInFlight = 0
-        counts = [0, 0, 0]
+        for rank in counts.indices { counts[rank] = 0 }
     }
 
     mutating func forget(_ blob: BlobID) {

@@ -25,6 +25,8 @@ package struct ChunkKey: Hashable, Comparable, Sendable, CustomStringConvertible
 package enum FetchRank: Int, Comparable, Sendable, CaseIterable {
     /// A reader is blocked on it.
     case demand
+    /// Another node asked this one to get it, and waits.
+    case relayed
     /// A sequential reader is about to ask for it.
     case readAhead
     /// Hydration, prefetch and repair: nobody waits.
@@ -37,24 +39,45 @@ package enum FetchRank: Int, Comparable, Sendable, CaseIterable {
 package enum FetchSource: Hashable, Sendable, CustomStringConvertible {
     /// A resident chunk of the same digest on this node.
     case local(ChunkKey)
+    /// Another node. `fetch`: it is the one to get the chunk for others, itself or from the next above it, and may be
+    /// waited for; otherwise only what it has is asked of it.
+    case peer(NodeName, fetch: Bool)
     /// The registry that the blob's image names, mirrors included.
     case registry
 
     package var description: String {
         switch self {
         case .local(let key): "local(\(key))"
+        case .peer(let name, let fetch): "peer(\(name)\(fetch ? ", to fetch" : ""))"
         case .registry: "registry"
         }
     }
+
+    /// The peer, if it is one.
+    package var peer: NodeName? { if case .peer(let name, _) = self { name } else { nil } }
 }
 
 /// Where one chunk may come from, best first; nowhere when there are no sources.
 package struct LocatedChunk: Equatable, Sendable {
     package let key: ChunkKey
     package let sources: [FetchSource]
-    package init(_ key: ChunkKey, _ sources: [FetchSource]) {
+    /// When a reader waits this long for the first source, the next is asked as well; nil is never.
+    package let hedgeAfter: Duration?
+    /// Who could give it is busy: ask where it is again after this long, and use `sources` only when the peers' time
+    /// is over; nil is now.
+    package let again: Duration?
+    /// How long a peer that is to fetch may be waited for until each next chunk; nil is the scheduler's own limit.
+    package let wait: Duration?
+
+    package init(
+        _ key: ChunkKey, _ sources: [FetchSource], hedgeAfter: Duration? = nil, again: Duration? = nil,
+        wait: Duration? = nil
+    ) {
         self.key = key
         self.sources = sources
+        self.hedgeAfter = hedgeAfter
+        self.again = again
+        self.wait = wait
     }
 }
 
@@ -88,6 +111,12 @@ package struct BlobLayout: Sendable {
 
     package var isRaw: Bool { storedEnds == nil }
 
+    /// Raw bytes of these chunks: what a peer sends; traps outside the index (a programmer error).
+    package func rawRange(of chunks: Range<Int>) -> Range<UInt64> {
+        guard !chunks.isEmpty else { return 0..<0 }
+        return index[chunks.lowerBound].range.lowerBound..<index[chunks.upperBound - 1].range.upperBound
+    }
+
     /// Bytes of the stored blob that hold these chunks; traps outside the index (a programmer error).
     package func storedRange(of chunks: Range<Int>) -> Range<UInt64> {
         guard !chunks.isEmpty else { return 0..<0 }
@@ -99,35 +128,39 @@ package struct BlobLayout: Sendable {
     }
 }
 
-/// Limits of one `FetchScheduler`.
-package struct FetchLimits: Sendable, Equatable {
-    /// Stored bytes of one registry range. Long, since a request costs a registry more than a few megabytes of body
-    /// do; what has no room yet waits on the wire, see `SlotPool`.
-    package var rangeBytes = 32 << 20
-    /// A reader that asks for a chunk this many stored bytes behind the front of a range that is not for readers gets
-    /// a range of its own: what it would wait for there is longer than a request takes.
-    package var joinBytes = 4 << 20
-    /// Ranges in flight for readers that are blocked.
-    package var demandRanges = 8
-    /// Ranges in flight for read-ahead and background together: so many that their latencies overlap.
-    package var speculativeRanges = 3
-    /// Copies within the node in flight.
-    package var copies = 32
-    /// Chunks known to the scheduler because a reader waits: 32,768 × about 200 bytes = 6.5 MB.
-    package var demandChunks = 32_768
-    /// Chunks known for read-ahead and background.
-    package var speculativeChunks = 4096
-    /// How long a demand miss may take; the gate's own deadline is a little later.
-    package var deadline = Duration.seconds(25)
-    /// Attempts at one source for a reader, and for nobody.
-    package var demandAttempts = 10
-    package var speculativeAttempts = 3
-    /// Back-off between attempts: doubles from the first to the second, with up to a quarter of jitter.
-    package var firstBackoff = Duration.milliseconds(100)
-    package var maxBackoff = Duration.seconds(3)
-    package var quarantine = QuarantineLimits()
+/// Where a chunk that somebody waits for is.
+package struct Whereabouts: Equatable, Sendable {
+    /// What is being done for it; the raw value is on the wire of the control API.
+    package enum Step: String, CaseIterable, Sendable {
+        /// Looked for: who has it?
+        case locating
+        /// Its turn has not come.
+        case queued
+        /// A source failed; the next attempt is timed.
+        case backingOff
+        /// Peers that could give it are busy; they are asked again.
+        case waitingForPeers
+        case copying
+        case fetching
+        /// Its bytes are with the gate.
+        case writing
+        /// The disk is full.
+        case makingRoom
+    }
 
-    package init() {}
+    package let step: Step
+    /// Who is asked, or is next.
+    package let source: FetchSource?
+    /// When the request under way began.
+    package let begun: Duration?
+    /// Asked as well, since the first takes long.
+    package let second: FetchSource?
+    /// Whom it was asked of so far, in order, each once; at most `maxAsked`.
+    package let asked: [FetchSource]
+    /// Requests of the current source.
+    package let attempts: Int
+
+    package static let maxAsked = 8
 }
 
 /// Why a fetch from a source gave nothing.
@@ -138,17 +171,20 @@ package enum FetchFailure: Error, Equatable, Sendable {
     case permanent
 }
 
-/// One registry range: consecutive chunks of a blob.
+/// One request: consecutive chunks of a blob from a registry or a peer.
 package struct RangePlan: Equatable, Sendable {
     package let id: UInt64
     package let blob: BlobID
     package let source: FetchSource
     package let chunks: Range<Int>
-    /// Byte range in the stored blob.
+    /// Byte range in the stored blob; for a peer, which gives raw bytes, in the raw one.
     package let stored: Range<UInt64>
     package let rank: FetchRank
     /// Ask past caches: what a cache gave did not match its digest.
     package let bypassCaches: Bool
     /// The chunk is on disk with wrong bytes: overwrite it.
     package let repair: Bool
+    /// How long a peer that has to fetch the chunks first may be waited for, until each next chunk; zero for every other
+    /// source.
+    package let wait: Duration
 }

@@ -2,8 +2,8 @@
 ///
 /// It is told of the first access to every chunk, fetched or resident. Several readers at different places are
 /// followed at once; a reader that jumps about is never followed, so random reads cause no extra fetch. After
-/// `Limits.trigger` chunks in a row a window opens at two chunks and doubles each time the reader has used most of
-/// it (the scheme of the kernel's own readahead, mm/readahead.c, in chunks).
+/// `Limits.trigger` chunks in a row a window opens at two chunks and grows each time the reader has used half of it
+/// (the scheme of the kernel's own readahead, mm/readahead.c, in chunks).
 ///
 /// A value without clock or I/O; one user at a time.
 package struct ReadAheadDetector: Sendable {
@@ -16,7 +16,7 @@ package struct ReadAheadDetector: Sendable {
         /// First window, in chunks.
         package var firstWindow = 2
         /// Largest window, in raw bytes.
-        package var maxWindowBytes = 32 << 20
+        package var maxWindowBytes = 128 << 20
         /// A reader may skip or repeat this many chunks: kernel read-ahead and several threads come out of order.
         package var slack = 2
 
@@ -35,9 +35,8 @@ package struct ReadAheadDetector: Sendable {
         var lastUse: UInt64
     }
 
-    /// More is asked for when this part of the window is left: late enough for long ranges, early enough for their
-    /// latency. 8 MiB of a 32 MiB window last 80 ms at 100 MB/s.
-    private static let refill = 4
+    /// More is asked for when half of the window is left: one long range is on its way while the next is asked for.
+    private static let refill = 2
 
     private let limits: Limits
     private let chunkCount: Int
@@ -72,7 +71,7 @@ package struct ReadAheadDetector: Sendable {
         stream.ahead = max(stream.ahead, stream.next)
         var wanted = 0..<0
         if stream.length >= limits.trigger, stream.ahead - stream.next <= stream.window / Self.refill {
-            stream.window = stream.window == 0 ? limits.firstWindow : min(stream.window * 2, maxWindow)
+            stream.window = nextWindow(of: stream)
             let end = min(stream.next + stream.window, chunkCount)
             if end > stream.ahead {
                 wanted = stream.ahead..<end
@@ -81,6 +80,14 @@ package struct ReadAheadDetector: Sendable {
         }
         streams[number] = stream
         return wanted
+    }
+
+    /// Four times while it is small, then twice: readahead's `get_next_ra_size`. Each step costs a request's latency. Never
+    /// more than was read in a row: most readers stop at the end of a file, which nobody here knows.
+    private func nextWindow(of stream: Stream) -> Int {
+        if stream.window == 0 { return limits.firstWindow }
+        let grown = stream.window < maxWindow / 16 ? stream.window * 4 : stream.window * 2
+        return min(grown, maxWindow, max(stream.length, limits.firstWindow))
     }
 
     /// The stream this access continues: at its front, or, once it runs, anywhere in what it reads ahead.

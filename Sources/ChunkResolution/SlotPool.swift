@@ -22,6 +22,9 @@ package struct SlotPool: Sendable {
         case sent(connection: UInt64)
     }
 
+    /// Who had sent what lies in it: the gate's verdict is about that source.
+    private var sources: [FetchSource?]
+
     private let limits: Limits
     private var free: [UInt32]
     private var uses: [Use]
@@ -33,6 +36,7 @@ package struct SlotPool: Sendable {
         free = (0..<UInt32(limits.slots)).reversed()
         uses = [Use](repeating: .free, count: limits.slots)
         sizes = [Int](repeating: 0, count: limits.slots)
+        sources = [FetchSource?](repeating: nil, count: limits.slots)
     }
 
     package var isIdle: Bool { free.count == sizes.count }
@@ -52,15 +56,20 @@ package struct SlotPool: Sendable {
         return slot
     }
 
-    /// The gate is about to be told of the slot.
-    package mutating func markSent(_ slot: UInt32, connection: UInt64) {
+    /// The gate is about to be told of the slot, whose bytes came from `source`.
+    package mutating func markSent(_ slot: UInt32, connection: UInt64, from source: FetchSource? = nil) {
         uses[Int(slot)] = .sent(connection: connection)
+        sources[Int(slot)] = source
     }
 
     /// The gate answered on that connection, or could not be told; anything else it may say of a slot is not heeded.
-    package mutating func giveBack(_ slot: UInt32, connection: UInt64) {
-        guard Int(slot) < uses.count, uses[Int(slot)] == .sent(connection: connection) else { return }
+    /// Says who had sent the bytes.
+    @discardableResult
+    package mutating func giveBack(_ slot: UInt32, connection: UInt64) -> FetchSource? {
+        guard Int(slot) < uses.count, uses[Int(slot)] == .sent(connection: connection) else { return nil }
+        let source = sources[Int(slot)]
         release(slot)
+        return source
     }
 
     /// The chunk will not be sent.
@@ -73,6 +82,7 @@ package struct SlotPool: Sendable {
 
     private mutating func release(_ slot: UInt32) {
         uses[Int(slot)] = .free
+        sources[Int(slot)] = nil
         used -= sizes[Int(slot)]
         sizes[Int(slot)] = 0
         free.append(slot)

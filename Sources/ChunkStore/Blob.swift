@@ -13,12 +13,22 @@ package final class Blob: Sendable {
     package let boundaries: ChunkBoundaries
     /// The backing file, opened before it was ever marked.
     package let data: File
+    /// The same file, opened for reading only before it was marked: reading through it raises no events. chunkd is given
+    /// it to serve peers from.
+    package let reader: File
     /// Device and inode of the backing file: how its events are told apart.
     package let inode: FileIdentity
     /// Path of the backing file, for the mount's device option.
     package let path: String
     /// Chunks whose verified bytes are in the backing file.
     package let resident: ResidentSet
+    /// Raw bytes of the resident chunks; counted anew, O(chunks) unless the blob is complete.
+    package var residentBytes: UInt64 {
+        if resident.count == boundaries.count { return boundaries.rawSize }
+        return (0..<boundaries.count).reduce(0) { sum, number in
+            resident.contains(number) ? sum + UInt64(boundaries.range(of: number).count) : sum
+        }
+    }
     /// Chunks some reader has asked for since this process opened the blob.
     package let touched: ResidentSet
     /// What `load` found of the map: anything but `.good` is counted.
@@ -36,22 +46,33 @@ package final class Blob: Sendable {
         var graduated: Bool
         /// Failed syncs. What was written before one and would be recorded after it may be lost.
         var failures = 0
+        /// When a sync last failed; nil once the page cache has forgotten what it could not write.
+        var lostSince: Monotonic?
+        var isDropping = false
     }
+
+    /// Nothing is written for so long after a failed sync: whoever was let through before it has read by then, from
+    /// pages that are about to go.
+    private static let pauseAfterFailureMilliseconds = 1000
 
     private static let indexEntriesStart: UInt64 = 64
     private static let indexEntrySize = 40
 
-    /// Opens a blob directory holding `data`, `map` and `index.caibx`. `data` is handed in when a predecessor's
-    /// descriptor exists (the file may be marked by now).
-    package init(directory: File, path: String, key: ResidencyMap.Key, data kept: File?) throws(StoreError) {
+    /// Opens a blob directory holding `data`, `map` and `index.caibx`. `data`, for writing and for reading, is handed in
+    /// when a predecessor's descriptors exist (the file may be marked by now).
+    package init(
+        directory: File, path: String, key: ResidencyMap.Key, kept: (data: File?, reader: File?)
+    ) throws(StoreError) {
         self.key = key
         self.path = path + "/data"
-        (index, map, data, inode) = try attempt("open blob \(key.blob)") { () throws(SystemError) in
-            let data = if let kept { kept } else { try File(beneath: directory, "data", flags: O_RDWR) }
+        (index, map, data, reader, inode) = try attempt("open blob \(key.blob)") { () throws(SystemError) in
+            let data = if let kept = kept.data { kept } else { try File(beneath: directory, "data", flags: O_RDWR) }
+            let reader =
+                if let kept = kept.reader { kept } else { try File(beneath: directory, "data", flags: O_RDONLY) }
             return (
                 try File(beneath: directory, "index.caibx", flags: O_RDONLY),
                 try File(beneath: directory, "map", flags: O_RDWR),
-                data, try FileIdentity(descriptor: data.descriptor)
+                data, reader, try FileIdentity(descriptor: data.descriptor)
             )
         }
         let (boundaries, loaded) = try Self.load(index: index, map: map, data: data, key: key)
@@ -60,6 +81,8 @@ package final class Blob: Sendable {
         resident = ResidentSet(capacity: boundaries.count, bits: loaded.map.bits)
         touched = ResidentSet(capacity: boundaries.count)
         durable = Mutex(Durable(map: loaded.map, graduated: loaded.map.isComplete))
+        // A predecessor may have ended between a failed sync and what `beginWrite` does about it.
+        if !loaded.map.isComplete { data.dropCache() }
     }
 
     private static func load(
@@ -120,11 +143,42 @@ package final class Blob: Sendable {
 
     /// Writes a verified chunk and makes it resident in memory. `dirty` bytes wait for `sync`.
     package func write(_ chunk: borrowing VerifiedChunk, at number: Int) throws(StoreError) {
-        let failures = durable.withLock { $0.failures }
+        let failures = try beginWrite()
         try attempt("write chunk \(number) of blob \(key.blob)") { () throws(SystemError) in
             try data.writeAll(chunk.bytes, at: boundaries.range(of: number).lowerBound)
         }
         try record(number, size: chunk.bytes.count, failuresBefore: failures)
+    }
+
+    /// Lets a write begin; returns the failed syncs so far, for `record`. EIO for a second after each.
+    ///
+    /// After a failed sync the kernel's pages go first. ext4 takes them for written: their blocks have a place, so the
+    /// next write of such a page succeeds, and so does its sync, but nobody ever marks the blocks as written on disk,
+    /// and they read as zeros once the page has left memory (seen on Linux 6.18).
+    private func beginWrite() throws(StoreError) -> Int {
+        enum Admission { case go(failures: Int), drop, refuse }
+        let admission = durable.withLock { state -> Admission in
+            guard let since = state.lostSince else { return .go(failures: state.failures) }
+            let end = since.adding(milliseconds: Self.pauseAfterFailureMilliseconds)
+            if state.isDropping || Monotonic.now < end { return .refuse }
+            state.isDropping = true
+            return .drop
+        }
+        switch admission {
+        case .go(let failures): return failures
+        case .refuse:
+            throw StoreError(.system, "blob \(key.blob): a sync failed, no writes for a second", errno: EIO)
+        case .drop: break
+        }
+        // Writes that were under way when the sync failed have left dirty pages, which cannot be dropped.
+        let flushed = Result { () throws(SystemError) in try data.dataSync() }
+        for file in [data, map] { file.dropCache() }
+        durable.withLock { state in
+            state.isDropping = false
+            if case .failure = flushed { state.lostSince = .now } else { state.lostSince = nil }
+        }
+        try attempt("sync blob \(key.blob)") { () throws(SystemError) in try flushed.get() }
+        return try beginWrite()
     }
 
     /// Makes a written chunk resident, unless a sync failed since before it was written: its bytes may be gone then.
@@ -163,7 +217,7 @@ package final class Blob: Sendable {
         }
         // Sharing extents happens only after the check of the very bytes they hold: the source is ours alone, and a
         // resident range is never rewritten but by a repair, which writes what hashes right.
-        let failures = durable.withLock { $0.failures }
+        let failures = try beginWrite()
         let aligned = entry.range.upperBound % UInt64(Limits.blockSize) == 0
         if aligned,
             data.cloneRange(
@@ -193,11 +247,14 @@ package final class Blob: Sendable {
         guard let snapshot = durable.withLock({ state in takeSnapshot(&state) }) else { return .clean }
         do throws(SystemError) {
             try data.dataSync()
+            // Before the first map: a blob whose index did not survive a power cut starts over, map or no map.
+            if snapshot.sequence == 1 { try index.dataSync() }
             try map.writeAll(snapshot.encodeBank(), at: snapshot.bankOffset)
             try map.dataSync()
         } catch {
             durable.withLock { state in
                 state.failures += 1
+                state.lostSince = .now
                 resident.replace(bits: state.map.bits)
             }
             throw StoreError(error, "sync blob \(key.blob)")

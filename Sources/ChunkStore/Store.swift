@@ -67,6 +67,9 @@ package final class Store: Sendable {
     /// The keeper's name for a blob's data file.
     package static func keptName(_ key: ResidencyMap.Key) -> String { "blob." + directoryName(key) }
 
+    /// The keeper's name for the same file, opened for reading only.
+    package static func keptReaderName(_ key: ResidencyMap.Key) -> String { "read." + directoryName(key) }
+
     /// A blob's directory: the digest of its two digests, so that one blob under two indexes is two directories.
     private static func directoryName(_ key: ResidencyMap.Key) -> String {
         SHA256.hash(key.blob.rawBytes + key.index.rawBytes).hex
@@ -102,6 +105,14 @@ package final class Store: Sendable {
         for key in digests.blobs { opened.append(try blob(key)) }
         return StoredImage(
             digest: digest, digests: digests, directory: path, bootstrapSize: bootstrapSize, blobs: opened)
+    }
+
+    /// An image's bootstrap, for reading only; `.notFound` when there is no such image.
+    package func bootstrap(of digest: Digest) throws(StoreError) -> File {
+        let path = imageDirectory(digest) + "/bootstrap.erofs"
+        do throws(SystemError) {
+            return try File(path: path, flags: O_RDONLY | O_NOFOLLOW)
+        } catch { throw StoreError(error, "bootstrap of image \(digest)") }
     }
 
     private static func digests(of manifest: [UInt8], expecting digest: Digest) throws(StoreError) -> ManifestDigests {
@@ -165,7 +176,7 @@ package final class Store: Sendable {
     }
 
     /// Removes an image that is not mounted, and the blobs that no other image names. Returns the blobs that went, for
-    /// their marks and kept descriptors to go too, and the bytes their files held.
+    /// their marks and kept descriptors to go too, and the bytes of bootstrap and resident chunks that went with them.
     package func remove(_ digest: Digest) throws(StoreError) -> (blobs: [Blob], bytes: UInt64) {
         let image = try image(digest)
         var needed: Set<ResidencyMap.Key> = []
@@ -179,9 +190,9 @@ package final class Store: Sendable {
         var gone: [Blob] = []
         var bytes = image.bootstrapSize
         for blob in image.blobs where !needed.contains(blob.key) && !gone.contains(where: { $0.key == blob.key }) {
+            bytes += blob.residentBytes
             blobs.withLock { _ = $0.removeValue(forKey: blob.key) }
             try attempt("remove blob \(blob.key.blob)") { () throws(SystemError) in
-                bytes += try blob.data.allocatedBytes()
                 try Directory.removeFlat(blobDirectory(blob.key))
             }
             gone.append(blob)
@@ -199,11 +210,13 @@ package final class Store: Sendable {
     private func blob(_ key: ResidencyMap.Key) throws(StoreError) -> Blob {
         if let open = blobs.withLock({ $0[key] }) { return open }
         let path = blobDirectory(key)
-        let name = Self.keptName(key)
+        let (name, readerName) = (Self.keptName(key), Self.keptReaderName(key))
         let directory = try attempt("open blob \(key.blob)") { () throws(SystemError) in try Directory.open(path) }
-        let blob = try Blob(directory: directory, path: path, key: key, data: kept.withLock { $0[name] })
+        let blob = try Blob(
+            directory: directory, path: path, key: key, kept: kept.withLock { ($0[name], $0[readerName]) })
         try attempt("hand blob \(key.blob) to the keeper") { () throws(SystemError) in
             try keep(name, blob.data)
+            try keep(readerName, blob.reader)
         }
         return blobs.withLock { table in
             // Two threads may have opened it at once: the first in the table is the one that counts.

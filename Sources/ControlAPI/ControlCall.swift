@@ -7,7 +7,13 @@ package enum ControlCall: Equatable, Sendable {
     case prefetch(PrefetchRequest)
     case verify(VerifyRequest)
     case collectGarbage(GarbageRequest)
+    case limits(LimitsRequest)
     case doctor
+    case peers
+    case faults
+    case events(EventsRequest)
+    case explain(ExplainRequest)
+    case drain(DrainRequest)
     case version
 
     /// Bytes of a request body.
@@ -23,7 +29,15 @@ package enum ControlCall: Equatable, Sendable {
         case ("POST", "/v1/prefetch"): self = .prefetch(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/verify"): self = .verify(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/gc"): self = .collectGarbage(try Self.decode(body, \.apiVersion))
+        case ("GET", "/v1/limits"): self = .limits(LimitsRequest())
+        case ("POST", "/v1/limits"): self = .limits(try Self.decode(body, \.apiVersion))
         case ("GET", "/v1/doctor"): self = .doctor
+        case ("GET", "/v1/peers"): self = .peers
+        case ("GET", "/v1/faults"): self = .faults
+        case ("GET", "/v1/events"): self = .events(EventsRequest())
+        case ("POST", "/v1/events"): self = .events(try Self.decode(body, \.apiVersion))
+        case ("POST", "/v1/explain"): self = .explain(try Self.decode(body, \.apiVersion))
+        case ("POST", "/v1/drain"): self = .drain(try Self.decode(body, \.apiVersion))
         case ("GET", "/v1/version"): self = .version
         default:
             throw ControlError(
@@ -54,7 +68,13 @@ package enum ControlCall: Equatable, Sendable {
         case .prefetch: "prefetch"
         case .verify: "verify"
         case .collectGarbage: "gc"
+        case .limits: "limits"
         case .doctor: "doctor"
+        case .peers: "peers"
+        case .faults: "faults"
+        case .events: "events"
+        case .explain: "explain"
+        case .drain: "drain"
         case .version: "version"
         }
     }
@@ -62,7 +82,7 @@ package enum ControlCall: Equatable, Sendable {
     /// Whether the answer is NDJSON with progress, without a deadline.
     var isStreamed: Bool {
         switch self {
-        case .prefetch, .verify: true
+        case .prefetch, .verify, .drain: true
         default: false
         }
     }
@@ -84,7 +104,14 @@ package enum ControlCall: Equatable, Sendable {
                 return try ControlJSON.encode(StreamLine(result: try await service.verify(request, progress: progress)))
             case .collectGarbage(let request):
                 return try ControlJSON.encode(try await service.collectGarbage(request))
+            case .limits(let request): return try ControlJSON.encode(try await service.limits(request))
             case .doctor: return try ControlJSON.encode(try await service.doctor())
+            case .peers: return try ControlJSON.encode(try await service.peers())
+            case .faults: return try ControlJSON.encode(try await service.faults())
+            case .events(let request): return try ControlJSON.encode(try await service.events(request))
+            case .explain(let request): return try ControlJSON.encode(try await service.explain(request))
+            case .drain(let request):
+                return try ControlJSON.encode(StreamLine(result: try await service.drain(request, progress: progress)))
             case .version: return try ControlJSON.encode(try await service.version())
             }
         } catch let error as ControlError {

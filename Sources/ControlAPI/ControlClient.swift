@@ -27,11 +27,33 @@ package final class ControlClient: Sendable {
 
     package func images() async throws(ControlError) -> ImagesReply { try await call(.get, "/v1/images") }
     package func stat() async throws(ControlError) -> StatReply { try await call(.get, "/v1/stat") }
+    package func peers() async throws(ControlError) -> PeersReply { try await call(.get, "/v1/peers") }
+    package func faults() async throws(ControlError) -> FaultsReply { try await call(.get, "/v1/faults") }
+    package func events(_ request: EventsRequest) async throws(ControlError) -> EventsReply {
+        try await call(.post, "/v1/events", body: try ControlJSON.encode(request))
+    }
     package func doctor() async throws(ControlError) -> DoctorReply { try await call(.get, "/v1/doctor") }
     package func version() async throws(ControlError) -> VersionReply { try await call(.get, "/v1/version") }
 
     package func collectGarbage(_ request: GarbageRequest) async throws(ControlError) -> GarbageReply {
         try await call(.post, "/v1/gc", body: try ControlJSON.encode(request))
+    }
+
+    package func explain(_ request: ExplainRequest) async throws(ControlError) -> ExplainReply {
+        try await call(.post, "/v1/explain", body: try ControlJSON.encode(request))
+    }
+
+    /// `progress` as for `prefetch`.
+    package func drain(
+        _ request: DrainRequest, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws(ControlError) -> DrainReply {
+        try await stream("/v1/drain", body: try ControlJSON.encode(request), progress: progress)
+    }
+
+    /// A request that names nothing asks for the limits in force.
+    package func limits(_ request: LimitsRequest = LimitsRequest()) async throws(ControlError) -> LimitsReply {
+        if request.isEmpty { return try await call(.get, "/v1/limits") }
+        return try await call(.post, "/v1/limits", body: try ControlJSON.encode(request))
     }
 
     /// `progress` is called on the transfer thread and must not block.

@@ -34,7 +34,8 @@ package enum ControlJSON {
             return "\(path(context)): expected \(type)"
         case .dataCorrupted(let context):
             let place = path(context)
-            return place.isEmpty ? "not JSON" : "\(place): \(context.debugDescription)"
+            // The decoder says no more of a number that its type cannot hold.
+            return place.isEmpty ? "not JSON, or a number that does not fit" : "\(place): \(context.debugDescription)"
         @unknown default: return "\(error)"
         }
     }

@@ -128,8 +128,9 @@ final class OpenConnections: Sendable {
 }
 
 /// Makes the place of a listening socket fit: the directory is ours alone, a dead socket is gone.
-enum SocketPath {
-    static func prepare(_ path: String, group: any EventLoopGroup) async throws(ControlError) {
+package enum SocketPath {
+    /// - Throws: `ControlError` when the path cannot be used, or somebody listens there.
+    package static func prepare(_ path: String, group: any EventLoopGroup) async throws(ControlError) {
         guard path.hasPrefix("/"), path.utf8.count <= 107 else {
             throw ControlError(
                 .invalidRequest, "socket \(path): expected an absolute path of at most 107 bytes (unix(7))")

@@ -16,7 +16,21 @@ package protocol ControlService: Sendable {
     func verify(_ request: VerifyRequest, progress: @escaping @Sendable (ProgressReport) -> Void) async throws
         -> VerifyReply
     func collectGarbage(_ request: GarbageRequest) async throws -> GarbageReply
+    /// Changes what the request names, until the agent's end; the limits in force.
+    func limits(_ request: LimitsRequest) async throws -> LimitsReply
     func doctor() async throws -> DoctorReply
+    /// The nodes of the cluster as seen from here.
+    func peers() async throws -> PeersReply
+    /// Who is blocked on what now, and what is done about it.
+    func faults() async throws -> FaultsReply
+    /// What happened lately.
+    func events(_ request: EventsRequest) async throws -> EventsReply
+    /// Where chunks of an image, of a blob, or one chunk, would come from, and why.
+    func explain(_ request: ExplainRequest) async throws -> ExplainReply
+    /// Leaves the cluster: serves peers no more, fetches what mounted images lack, says goodbye. `progress` as for
+    /// `prefetch`.
+    func drain(_ request: DrainRequest, progress: @escaping @Sendable (ProgressReport) -> Void) async throws
+        -> DrainReply
     func version() async throws -> VersionReply
 }
 

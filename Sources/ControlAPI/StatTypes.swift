@@ -96,6 +96,11 @@ package struct StatReply: Codable, Equatable, Sendable {
     package var bytesFetched: UInt64 = 0
     /// Sorted by name.
     package var sources: [SourceStat] = []
+    /// Part of the chunks from outside the node that no registry gave, 0...1; nil before the first.
+    package var offloadRatio: Double?
+    /// What is known of who has what: blobs, and memory.
+    package var indexBlobs: UInt64 = 0
+    package var indexBytes: UInt64 = 0
     package var images: [ImageSummary] = []
     package var graduatedBlobs: UInt64 = 0
     package var integrity = IntegrityStat()

@@ -1,10 +1,8 @@
 import ArgumentParser
+import ChunkModel
 import ControlAPI
 import Glibc
 import Settings
-
-/// The version all programs of this release carry.
-package let chunkdVersion = "0.1.0"
 
 /// The command `chunkctl`.
 struct Chunkctl: AsyncParsableCommand {
@@ -23,6 +21,8 @@ struct Chunkctl: AsyncParsableCommand {
         version: "chunkctl \(chunkdVersion)",
         subcommands: [
             ImageCommand.self, MountCommand.self, UmountCommand.self, ImagesCommand.self, StatCommand.self,
+            PeersCommand.self, FaultsCommand.self, EventsCommand.self, TopCommand.self, ExplainCommand.self,
+            DrainCommand.self, LimitsCommand.self, PKICommand.self,
             PrefetchCommand.self, VerifyCommand.self, GarbageCommand.self, DoctorCommand.self, VersionCommand.self,
             GateOptionsCommand.self, CompletionsCommand.self,
         ])

@@ -18,8 +18,27 @@ enum Console {
         }
     }
 
+    /// Shows an answer or, `again`, one every two seconds until the command is interrupted.
+    @discardableResult
+    static func show<Reply: Encodable>(
+        again: Bool, as format: OutputFormat, _ ask: () async throws -> Reply, text: (Reply) -> String
+    ) async throws -> Reply {
+        while true {
+            let reply = try await ask()
+            if again, format == .table { clear() }
+            try show(reply, as: format) { text(reply) }
+            guard again else { return reply }
+            try await Task.sleep(for: .seconds(2))
+        }
+    }
+
     static func write(_ text: String) { put(text + "\n", to: STDOUT_FILENO) }
     static func note(_ text: String) { put(text + "\n", to: STDERR_FILENO) }
+
+    /// Starts over at the top of a terminal's screen: CSI H, CSI J.
+    static func clear() {
+        if isTerminal(STDOUT_FILENO) { put("\u{1B}[H\u{1B}[J", to: STDOUT_FILENO) }
+    }
 
     static func isTerminal(_ descriptor: Int32) -> Bool { isatty(descriptor) == 1 }
 

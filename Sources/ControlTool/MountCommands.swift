@@ -38,8 +38,7 @@ struct MountCommand: AsyncParsableCommand {
         let reply = try await client.mount(MountRequest(reference: reference, pinnedDigest: digest))
         do {
             _ = try MountPoints.current().gateMount(at: reply.mountPath)
-            try Mount.bind(reply.mountPath, onto: target)
-            if !rootfs { try Self.withoutPrivileges(target) }
+            try Mount.bind(reply.mountPath, onto: target, isConfined: !rootfs)
         } catch {
             // Nothing of ours is left behind; the gate keeps the image when others use it.
             _ = try? await client.umount(UmountRequest(manifestDigest: reply.manifestDigest))
@@ -48,17 +47,6 @@ struct MountCommand: AsyncParsableCommand {
         try Console.show(Versioned(reply, more: ["directory": target]), as: common.output) {
             "mounted \(reference) on \(target): \(Table.bytes(reply.rawBytes)) in \(reply.chunks) chunks, "
                 + "\(Table.percent(reply.residentChunks, of: reply.chunks)) here, \(Table.seconds(reply.seconds))"
-        }
-    }
-
-    /// Remounts a bind mount with MS_NOSUID and MS_NODEV; unmounts it when that fails.
-    private static func withoutPrivileges(_ target: String) throws(SystemError) {
-        let flags = UInt(MS_BIND) | UInt(MS_REMOUNT) | UInt(MS_RDONLY) | UInt(MS_NOSUID) | UInt(MS_NODEV)
-        do throws(SystemError) {
-            try retrying("mount -o remount,bind,ro,nosuid,nodev", target) { mount(nil, target, nil, flags, nil) }
-        } catch {
-            umount2(target, Int32(MNT_DETACH))
-            throw error
         }
     }
 }

@@ -65,26 +65,12 @@ struct StatCommand: AsyncParsableCommand {
 
     func run() async throws {
         let client = try common.client()
-        while watch {
-            let reply = try await client.stat()
-            // CSI H, CSI J: from the top, over what was there.
-            if common.output == .table, Console.isTerminal(STDOUT_FILENO) {
-                Console.put("\u{1B}[H\u{1B}[J", to: STDOUT_FILENO)
-            }
-            try show(reply)
-            try await Task.sleep(for: .seconds(2))
-        }
-        let reply = try await client.stat()
-        try show(reply)
+        let reply = try await Console.show(again: watch, as: common.output, client.stat) { StatText.text($0) }
         if reply.integrity.integrityGap {
             throw ToolError(
                 "integrity", "readers of the images marked TAINTED may have seen zeros",
                 hint: "stop their users, unmount and mount them again: docs/operations.md, \"Tainted mounts\"")
         }
-    }
-
-    private func show(_ reply: StatReply) throws {
-        try Console.show(reply, as: common.output) { StatText.text(reply) }
     }
 }
 
@@ -132,6 +118,7 @@ enum StatText {
             ("chunkgate", gate + (stat.gateRestarts == 0 ? "" : ", restarted \(stat.gateRestarts) times")),
             ("bytes read", Table.bytes(reads.bytesRead)),
             ("bytes fetched", Table.bytes(stat.bytesFetched)),
+            ("offload ratio", stat.offloadRatio.map { Table.ratio($0) + " of the chunks not from a registry" } ?? "-"),
             ("hits", "\(reads.hits)"),
             ("misses", "\(reads.misses)" + (latency ?? "")),
             ("blocked readers", blocked),
@@ -139,6 +126,7 @@ enum StatText {
             ("graduated blobs", "\(stat.graduatedBlobs)"),
             ("cache", Table.bytes(stat.cacheBytes) + quota),
             ("memory", Table.bytes(stat.agentMemoryBytes)),
+            ("content index", "\(stat.indexBlobs) blobs, \(Table.bytes(stat.indexBytes))"),
             ("wrong bytes refused", "\(harm.mismatches)"),
             ("verify failures", "\(harm.verifyFailures)"),
             ("self events", "\(harm.selfEvents)"),

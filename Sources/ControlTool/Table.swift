@@ -3,7 +3,7 @@ package enum Table {
     /// Columns aligned by display width of ASCII, two spaces apart; no trailing spaces. `right` columns (by index) are
     /// aligned to the right.
     package static func render(header: [String], rows: [[String]], right: Set<Int> = []) -> String {
-        let all = (header.isEmpty ? [] : [header]) + rows
+        let all = ((header.isEmpty ? [] : [header]) + rows).map { $0.map(plain) }
         let columns = all.map(\.count).max() ?? 0
         let widths = (0..<columns).map { column in
             all.map { $0.indices.contains(column) ? $0[column].count : 0 }.max() ?? 0
@@ -17,6 +17,15 @@ package enum Table {
             while line.hasSuffix(" ") { line.removeLast() }
             return line
         }.joined(separator: "\n")
+    }
+
+    /// Without control characters, `?` for each: names of processes and texts of servers must not write to the terminal.
+    package static func plain(_ text: String) -> String {
+        func isControl(_ scalar: Unicode.Scalar) -> Bool {
+            scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value)
+        }
+        guard text.unicodeScalars.contains(where: isControl) else { return text }
+        return String(String.UnicodeScalarView(text.unicodeScalars.map { isControl($0) ? "?" : $0 }))
     }
 
     /// Name and value pairs, the values aligned.
@@ -50,6 +59,13 @@ package enum Table {
         if value < 120 { return "\(decimal(value)) s" }
         let minutes = Int(value / 60)
         return minutes < 120 ? "\(minutes) m" : "\(minutes / 60) h \(minutes % 60) m"
+    }
+
+    /// `0.25`: two decimals.
+    package static func ratio(_ value: Double) -> String {
+        let hundredths = Int((min(max(value, 0), 1e6) * 100).rounded())
+        let rest = hundredths % 100
+        return "\(hundredths / 100).\(rest < 10 ? "0" : "")\(rest)"
     }
 
     private static func decimal(_ value: Double) -> String {

@@ -68,7 +68,7 @@ package final class FillPool: Sendable {
     ) -> (GateProtocol.FillStatus, Int32) {
         guard let open = blobs[at], let slotRange = session.slot(slot, length: length) else { return (.unknown, 0) }
         if open.blob.resident.contains(Int(at.chunk)) && !repair {
-            open.shard.resolved(at)
+            open.shard.resolved(at, of: open)
             return (.resident, 0)
         }
         let room = UnsafeMutableRawBufferPointer(rebasing: buffer[..<length])
@@ -101,7 +101,7 @@ package final class FillPool: Sendable {
         guard let target = blobs[to], let source = blobs[from] else { return (.unknown, 0) }
         guard source.blob.resident.contains(Int(from.chunk)) else { return (.unknown, 0) }
         if target.blob.resident.contains(Int(to.chunk)) {
-            target.shard.resolved(to)
+            target.shard.resolved(to, of: target)
             return (.resident, 0)
         }
         do throws(StoreError) {
@@ -118,7 +118,7 @@ package final class FillPool: Sendable {
     }
 
     private func finish(_ open: OpenBlob, _ at: GateProtocol.ChunkAddress) {
-        open.shard.resolved(at)
+        open.shard.resolved(at, of: open)
         syncer.wrote(complete: open.blob.resident.count == open.blob.boundaries.count)
     }
 
@@ -145,11 +145,13 @@ package final class Syncer: Sendable {
     private let state = Monitor(State())
     private let blobs: BlobTable
     private let counters: GateCounters
+    private let outbox: Outbox
     private let log: GateLog
 
-    init(blobs: BlobTable, counters: GateCounters, log: GateLog) {
+    init(blobs: BlobTable, counters: GateCounters, outbox: Outbox, log: GateLog) {
         self.blobs = blobs
         self.counters = counters
+        self.outbox = outbox
         self.log = log
     }
 
@@ -197,6 +199,11 @@ package final class Syncer: Sendable {
                 if try open.blob.sync() == .graduated { graduate(open) }
             } catch {
                 counters.add(.syncErrors)
+                // chunkd takes for resident what it brought: it must not pass over what is gone.
+                outbox.send(
+                    .residencyBits(
+                        blob: open.handle, chunkCount: UInt32(open.blob.boundaries.count),
+                        bits: open.blob.resident.bits()))
                 log.log(
                     .error, "sync failed: chunks since the last good one are absent again",
                     ["blob": "\(open.blob.key.blob)", "error": "\(error)"])

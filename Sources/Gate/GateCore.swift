@@ -6,7 +6,7 @@ import PreContent
 import Synchronization
 
 /// Everything the working process has, put together. Threads: one a shard, two that fill, one each that sends, syncs,
-/// administers, accepts, logs and watches deadlines; one for the connected chunkd.
+/// administers, accepts, logs and watches deadlines; three for snapshots; one for the connected chunkd.
 final class GateCore: Sendable {
     let options: GateOptions
     let log: GateLog
@@ -16,6 +16,7 @@ final class GateCore: Sendable {
     let blobs: BlobTable
     let fills: FillPool
     let images: ImageAdmin
+    let snapshots: SnapshotDirectories
     let store: Store
     let epoch: UInt64
     private let syncer: Syncer
@@ -39,11 +40,12 @@ final class GateCore: Sendable {
             Shard(number: $0.offset, group: $0.element, journal: journal, counters: counters, outbox: outbox)
         }
         blobs = BlobTable(shards: shards)
-        syncer = Syncer(blobs: blobs, counters: counters, log: log)
+        syncer = Syncer(blobs: blobs, counters: counters, outbox: outbox, log: log)
         fills = FillPool(blobs: blobs, counters: counters, outbox: outbox, syncer: syncer, log: log)
         images = ImageAdmin(
             store: store, blobs: blobs, counters: counters, outbox: outbox, keeper: keeper, log: log,
             readAheadKiB: options.readAheadKiB)
+        snapshots = try SnapshotDirectories(store: store, counters: counters, outbox: outbox, log: log)
         awaySince = Mutex(.now)
     }
 
@@ -99,6 +101,7 @@ final class GateCore: Sendable {
         try outbox.start()
         try syncer.start()
         try fills.start(threads: Self.fillThreads)
+        try snapshots.start()
         for shard in shards { try Thread.start("shard-\(shard.number)") { [log] in shard.run(log: log) } }
         try Thread.start("deadlines") { [self] in watchDeadlines() }
         try AgentServer(listener: listener, allowed: allowed, gate: self).start()
@@ -140,29 +143,33 @@ final class GateCore: Sendable {
         }
         out[.blockedReaders] = UInt64(blocked)
         out[.oldestBlockedMilliseconds] = UInt64(oldest.map { Monotonic.now.milliseconds(since: $0) } ?? 0)
-        out[.residentBytes] = blobs.all.reduce(0) { sum, open in
-            let blob = open.blob
-            let full = blob.resident.count == blob.boundaries.count
-            return sum + (full ? blob.boundaries.rawSize : ((try? blob.data.allocatedBytes()) ?? 0))
-        }
+        out[.snapshotTrash] = UInt64(snapshots.waitingForDeletion)
+        out[.residentBytes] = blobs.all.reduce(0) { $0 + $1.blob.residentBytes }
         return out
     }
 
+    /// Who waits for what: those who have waited longest.
+    func blockedReaders() -> [GateProtocol.BlockedReader] {
+        let now = Monotonic.now
+        return shards.flatMap(\.waits).sorted { $0.since < $1.since }.prefix(GateProtocol.maxListedBlocked).map {
+            .init(
+                pid: UInt32(clamping: $0.pid), at: $0.at,
+                milliseconds: UInt32(clamping: now.milliseconds(since: $0.since)))
+        }
+    }
+
     // MARK: Stopping
+
+    /// Makes durable what was written.
+    func sync() { syncer.syncAll() }
 
     /// Unmounts what nobody uses. Returns why this process must not stop, if it must not: a partly fetched image in
     /// use would give its readers zeros (kernel-facts, law 12).
     func prepareToStop() -> String? {
         syncer.syncAll()
-        var reason: String?
-        guard let digests = try? store.imageDigests() else { return "the store cannot be read" }
-        for digest in digests {
-            // An image that does not load was never served by this process.
-            guard let image = try? images.load(digest) else { continue }
-            do throws(StoreError) { try images.unmount(image) } catch {
-                if image.blobs.contains(where: { !$0.isGraduated }) { reason = error.message }
-            }
-        }
-        return reason
+        // What is mounted counts as well as what the disk says: it may be the disk that fails.
+        guard let mounted = try? images.mountedNames() else { return "the mounts cannot be read" }
+        let names = Set((try? Directory.names(store.root + "/images")) ?? []).union(mounted)
+        return names.sorted().compactMap { Digest(hex: $0) }.compactMap { images.release($0) }.last
     }
 }

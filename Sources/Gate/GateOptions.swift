@@ -50,7 +50,7 @@ package struct GateOptions: Equatable, Sendable {
             $0.runDirectory = $1
             return $1.hasPrefix("/")
         },
-        Option(flag: "--agent-user", help: "NAME   user chunkd runs as (default chunkd)") {
+        Option(flag: "--agent-user", help: "NAME   user chunkd runs as, or UID:GID (default chunkd)") {
             $0.agentUser = $1
             return true
         },

@@ -5,9 +5,6 @@ import PreContent
 
 /// chunkgate's two programs in one binary: the keeper (parent) and the working process (child).
 package enum GateProgram {
-    /// The version printed by `--version`.
-    package static let version = "0.1.0"
-
     private enum ExitStatus {
         static let failed: Int32 = 1
         static let usage: Int32 = 2
@@ -20,7 +17,7 @@ package enum GateProgram {
             print(GateOptions.help)
             return 0
         case .version:
-            print("chunkgate \(version)")
+            print("chunkgate \(chunkdVersion)")
             return 0
         case .usage(let message):
             complain("\(message). See chunkgate --help")
@@ -105,7 +102,7 @@ package enum GateProgram {
         let log = try GateLog(options.logFormat)
         log.log(
             .info, fresh ? "starting" : "taking over",
-            ["version": version, "kept": "\(kept.count)", "pending": "\(pending.count)"])
+            ["version": chunkdVersion, "kept": "\(kept.count)", "pending": "\(pending.count)"])
         let agent = try prepareDirectories(options)
         let groups = try openGroups(options, kept: kept, keeper: keeper)
         let core = try GateCore(
@@ -124,6 +121,8 @@ package enum GateProgram {
             for number in try signals.wait().signals {
                 if number == SIGHUP {
                     core.log.log(.info, "replacing this process; blocked reads stay blocked")
+                    // The successor knows of what is durable only: the rest would be fetched again.
+                    core.sync()
                     core.log.flush()
                     return Keeper.replaceStatus
                 }
@@ -168,26 +167,21 @@ package enum GateProgram {
 
     /// Makes the directories: the run directory is sticky and the agent's group may write, so chunkd can make its own
     /// socket there and cannot replace the gate's.
-    private static func prepareDirectories(_ options: GateOptions) throws(SystemError) -> (uid: UInt32, gid: UInt32)? {
+    private static func prepareDirectories(_ options: GateOptions) throws(SystemError) -> AgentUser? {
         try Directory.create(options.stateDirectory, mode: 0o755)
         try Directory.create(options.runDirectory, mode: 0o755)
-        guard !options.agentUser.isEmpty else { return nil }
-        guard let entry = getpwnam(options.agentUser) else {
-            throw SystemError(
-                ENOENT, "look up user", "\(options.agentUser): create it, or name another with --agent-user")
-        }
-        let (uid, gid) = (entry.pointee.pw_uid, entry.pointee.pw_gid)
+        guard let agent = try AgentUser.find(options.agentUser) else { return nil }
         let agentDirectory = options.stateDirectory + "/agent"
         try Directory.create(agentDirectory, mode: 0o700)
-        try retrying("lchown", agentDirectory) { lchown(agentDirectory, uid, gid) }
+        try retrying("lchown", agentDirectory) { lchown(agentDirectory, agent.uid, agent.gid) }
         let run = try Directory.open(options.runDirectory)
-        try retrying("fchown", options.runDirectory) { fchown(run.descriptor, 0, gid) }
+        try retrying("fchown", options.runDirectory) { fchown(run.descriptor, 0, agent.gid) }
         try retrying("fchmod", options.runDirectory) { fchmod(run.descriptor, 0o1770) }
-        return (uid, gid)
+        return agent
     }
 
     private static func listen(
-        _ options: GateOptions, agent: (uid: UInt32, gid: UInt32)?, kept: [String: File], keeper: KeeperClient
+        _ options: GateOptions, agent: AgentUser?, kept: [String: File], keeper: KeeperClient
     ) throws(SystemError) -> PacketSocket {
         if let file = kept["listener"] { return PacketSocket(owning: file) }
         let path = options.runDirectory + "/gate.sock"

@@ -47,6 +47,9 @@ final class ImageAdmin: Sendable {
                 outbox.send(try verify(handle, first: Int(first), count: Int(count)), number: number)
             case .removeImage(let digest):
                 outbox.send(.reply(errno: 0, value: try remove(digest), message: ""), number: number)
+            case .bootstrapFile(let digest):
+                let file = try store.bootstrap(of: digest)
+                outbox.send(.reply(errno: 0, value: 0, message: ""), number: number, file: file)
             default: break
             }
         } catch {
@@ -114,7 +117,18 @@ final class ImageAdmin: Sendable {
     }
 
     private func mounted(_ image: StoredImage, in entries: [MountEntry]) -> MountEntry? {
-        entries.last { $0.mountPoint == image.mountPath && $0.type == "erofs" }
+        mount(at: image.mountPath, in: entries)
+    }
+
+    private func mount(at path: String, in entries: [MountEntry]) -> MountEntry? {
+        entries.last { $0.mountPoint == path && $0.type == "erofs" }
+    }
+
+    /// Names of image directories with a mount of this gate.
+    func mountedNames() throws(StoreError) -> [String] {
+        let parent = store.root + "/images/"
+        return try entries().filter { $0.type == "erofs" && $0.mountPoint.hasPrefix(parent) }
+            .map { String($0.mountPoint.dropFirst(parent.count).prefix { $0 != "/" }) }
     }
 
     private func mount(_ image: StoredImage) throws(StoreError) {
@@ -150,35 +164,50 @@ final class ImageAdmin: Sendable {
 
     /// Unmounts an image unless somebody else uses it.
     func unmount(_ image: StoredImage) throws(StoreError) {
+        guard try unmount(image.digest) else { return }
+        try? Taint.clear(image)  // no marker is the usual case
+    }
+
+    /// The same for an image that may not load any more; false when it is not mounted.
+    private func unmount(_ digest: Digest) throws(StoreError) -> Bool {
         let entries = try entries()
-        guard let own = mounted(image, in: entries) else { return }
+        let path = store.imageDirectory(digest) + "/mnt"
+        guard let own = mount(at: path, in: entries) else { return false }
         if let user = entries.first(where: { $0.device == own.device && $0.id != own.id }) {
-            throw StoreError(.busy, "image \(image.digest) is in use at \(user.mountPoint)", errno: EBUSY)
+            throw StoreError(.busy, "image \(digest) is in use at \(user.mountPoint)", errno: EBUSY)
         }
-        do throws(SystemError) {
-            try Mount.unmount(image.mountPath)
-            try? Taint.clear(image)  // no marker is the usual case
-        } catch { throw StoreError(error, "unmount \(image.digest)") }
-        log.log(.info, "unmounted", ["image": "\(image.digest)"])
+        do throws(SystemError) { try Mount.unmount(path) } catch { throw StoreError(error, "unmount \(digest)") }
+        log.log(.info, "unmounted", ["image": "\(digest)"])
+        return true
+    }
+
+    /// Unmounts an image before this process ends. Returns why it must not end: somebody uses the image, here or in
+    /// another mount namespace, and it is partly fetched, or cannot be read so that nobody knows.
+    func release(_ digest: Digest) -> String? {
+        let image = try? load(digest)
+        let isComplete = image?.blobs.allSatisfy { $0.isGraduated } ?? false
+        do throws(StoreError) {
+            if let image { try unmount(image) } else { _ = try unmount(digest) }
+        } catch { return isComplete ? nil : error.message }
+        guard !isComplete, isAlive(store.imageDirectory(digest)) else { return nil }
+        return "image \(digest) is in use in another mount namespace"
     }
 
     /// Whether the image's file system is mounted anywhere, also in mount namespaces this process cannot see: its bdi
     /// lives as long as the superblock.
-    private func isAlive(_ image: StoredImage) -> Bool {
-        guard let bytes = try? File(path: image.directory + "/bdi", flags: O_RDONLY).contents(limit: 64),
-            !bytes.isEmpty
+    private func isAlive(_ directory: String) -> Bool {
+        guard let bytes = try? File(path: directory + "/bdi", flags: O_RDONLY).contents(limit: 64), !bytes.isEmpty
         else { return false }
-        return Directory.exists("/sys/class/bdi/" + String(decoding: bytes, as: UTF8.self))
-            && bootMatches(image)
+        return Directory.exists("/sys/class/bdi/" + String(decoding: bytes, as: UTF8.self)) && bootMatches(directory)
     }
 
     /// bdi numbers start over at boot: the marker's file must be younger than that.
-    private func bootMatches(_ image: StoredImage) -> Bool {
+    private func bootMatches(_ directory: String) -> Bool {
         var boot = timespec()
         var wall = timespec()
         clock_gettime(CLOCK_BOOTTIME, &boot)
         clock_gettime(CLOCK_REALTIME, &wall)
-        guard let written = try? File(path: image.directory + "/bdi", flags: O_RDONLY).modificationSeconds() else {
+        guard let written = try? File(path: directory + "/bdi", flags: O_RDONLY).modificationSeconds() else {
             return true
         }
         return written >= wall.tv_sec - boot.tv_sec - 1
@@ -196,7 +225,7 @@ final class ImageAdmin: Sendable {
                 .init(
                     handle: blobs.open(blob).handle, digest: blob.key.blob, rawSize: blob.boundaries.rawSize,
                     chunkCount: UInt32(blob.boundaries.count), residentCount: UInt32(blob.resident.count),
-                    graduated: blob.isGraduated)
+                    residentBytes: blob.residentBytes, graduated: blob.isGraduated)
             })
     }
 
@@ -227,7 +256,7 @@ final class ImageAdmin: Sendable {
 
     private func remove(_ digest: Digest) throws(StoreError) -> UInt64 {
         let image = try store.image(digest)
-        if mounted(image, in: try entries()) != nil || isAlive(image) {
+        if mounted(image, in: try entries()) != nil || isAlive(image.directory) {
             throw StoreError(.busy, "image \(digest) is mounted: unmount it first", errno: EBUSY)
         }
         // Never unlink a file that a mount may still read: the same blob may be mounted through another image, and
@@ -238,6 +267,7 @@ final class ImageAdmin: Sendable {
             do throws(SystemError) {
                 try open.shard.group.unmark(blob.data)
                 try keeper.drop(Store.keptName(blob.key))
+                try keeper.drop(Store.keptReaderName(blob.key))
             } catch { throw StoreError(error, "release blob \(blob.key.blob)") }
         }
         log.log(.info, "removed", ["image": "\(digest)", "bytes": "\(bytes)"])

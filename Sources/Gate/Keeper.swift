@@ -18,8 +18,8 @@ package struct Keeper: ~Copyable {
     package static let replaceStatus: Int32 = 75
     /// Longest name of a descriptor, in bytes.
     package static let maxName = 128
-    /// Descriptors kept: groups, journal, and one for each blob on the node.
-    package static let maxKept = 8192
+    /// Descriptors kept: groups, journal, listener, and two for each blob on the node.
+    package static let maxKept = 16_384
 
     private let program: String
     private let arguments: [String]
@@ -91,8 +91,12 @@ package struct Keeper: ~Copyable {
         _ socket: PacketSocket, child: pid_t, signals: borrowing Signals
     ) throws(SystemError) -> Int32 {
         var open = true
+        var isRested = false
         while true {
-            let ready = try signals.wait(alsoFor: open ? socket.file : nil)
+            // With nothing to do for a second, it rests: until something comes, it needs no memory for code.
+            let ready = try signals.wait(alsoFor: open ? socket.file : nil, milliseconds: isRested ? -1 : 1000)
+            isRested = !ready.file && ready.signals.isEmpty
+            if isRested { ProgramText.release() }
             if ready.file {
                 if let message = try? socket.receive(limit: Self.maxName + 2, maxDescriptors: 1) {
                     answer(message, on: socket)

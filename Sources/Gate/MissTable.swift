@@ -6,17 +6,28 @@ import PreContent
 final class Waiter {
     /// Taken once, by whoever settled the waiter under the table's lock.
     private var access: PendingAccess?
+    /// Everything its access covers, resident by now or not.
+    let chunks: Range<Int>
     /// Chunks not resident yet.
     fileprivate var remaining: Int
     fileprivate var settled = false
-    fileprivate let since: Monotonic
+    /// When it was parked first.
+    let since: Monotonic
+    /// 0 when it is not known.
+    let pid: Int32
 
-    fileprivate init(_ access: consuming PendingAccess, remaining: Int, since: Monotonic) {
+    fileprivate init(
+        _ access: consuming PendingAccess, chunks: Range<Int>, remaining: Int, since: Monotonic, pid: Int32
+    ) {
         self.access = consume access
+        self.chunks = chunks
         self.remaining = remaining
         self.since = since
+        self.pid = pid
     }
 
+    /// Gives the access back, to be parked anew.
+    func take() -> PendingAccess? { access.take() }
     func allow() { access.take()?.allow() }
     func deny(_ errno: Group.DenyErrno) { access.take()?.deny(errno) }
 }
@@ -28,11 +39,14 @@ struct MissTable {
 
     private var waiting: [Address: [Waiter]] = [:]
 
-    /// Parks a reader for chunks of which at least one is absent. Returns the chunks nobody had asked for.
-    mutating func park(_ access: consuming PendingAccess, for chunks: [Address], now: Monotonic) -> [Address] {
-        let waiter = Waiter(access, remaining: chunks.count, since: now)
+    /// Parks a reader of `chunks` for the absent ones among them. Returns those that nobody had asked for.
+    mutating func park(
+        _ access: consuming PendingAccess, of chunks: Range<Int>, for absent: [Address], since: Monotonic,
+        pid: Int32
+    ) -> [Address] {
+        let waiter = Waiter(access, chunks: chunks, remaining: absent.count, since: since, pid: pid)
         var new: [Address] = []
-        for chunk in chunks {
+        for chunk in absent {
             if waiting[chunk] == nil { new.append(chunk) }
             waiting[chunk, default: []].append(waiter)
         }
@@ -80,6 +94,11 @@ struct MissTable {
     /// All chunks somebody waits for, in address order.
     var outstanding: [Address] {
         waiting.keys.sorted { ($0.blob, $0.chunk) < ($1.blob, $1.chunk) }
+    }
+
+    /// Who waits for what, and since when.
+    var waits: [(pid: Int32, at: Address, since: Monotonic)] {
+        waiting.flatMap { at, waiters in waiters.filter { !$0.settled }.map { ($0.pid, at, $0.since) } }
     }
 
     /// Readers waiting, and when the first of them was parked.

@@ -3,9 +3,15 @@ import LinuxSystem
 
 /// Frames on their way to chunkd. Whoever puts one in never waits for the socket: a thread of its own sends.
 package final class Outbox: Sendable {
+    private struct Frame {
+        let bytes: [UInt8]
+        /// Travels beside the frame.
+        var file: File?
+    }
+
     private struct State {
         var socket: PacketSocket?
-        var frames: [[UInt8]] = []
+        var frames: [Frame] = []
         var touched: [GateProtocol.ChunkAddress] = []
     }
 
@@ -45,7 +51,7 @@ package final class Outbox: Sendable {
     var isAttached: Bool { state.withLock { $0.socket != nil } }
 
     func misses(_ addresses: [GateProtocol.ChunkAddress]) {
-        push(addresses.map { GateProtocol.encode(.miss($0)) })
+        push(addresses.map { Frame(bytes: GateProtocol.encode(.miss($0))) })
     }
 
     func touched(_ address: GateProtocol.ChunkAddress) {
@@ -55,12 +61,12 @@ package final class Outbox: Sendable {
         }
     }
 
-    /// Queues a reply.
-    func send(_ event: GateProtocol.Event, number: UInt32 = 0) {
-        push([GateProtocol.encode(event, number: number)])
+    /// Queues a reply, with a descriptor beside it.
+    func send(_ event: GateProtocol.Event, number: UInt32 = 0, file: File? = nil) {
+        push([Frame(bytes: GateProtocol.encode(event, number: number), file: file)])
     }
 
-    private func push(_ frames: [[UInt8]]) {
+    private func push(_ frames: [Frame]) {
         state.update { state in
             guard let socket = state.socket else { return }
             state.frames += frames
@@ -70,21 +76,24 @@ package final class Outbox: Sendable {
 
     private func drain() {
         while true {
-            let batch: (PacketSocket, [[UInt8]])? = state.wait { state in
+            let batch: (PacketSocket, [Frame])? = state.wait { state in
                 guard let socket = state.socket else { return nil }
                 var frames = state.frames
                 state.frames = []
                 var rest = state.touched[...]
                 state.touched = []
                 while !rest.isEmpty {
-                    frames.append(GateProtocol.encode(.touched(Array(rest.prefix(GateProtocol.maxTouched)))))
+                    frames.append(
+                        Frame(bytes: GateProtocol.encode(.touched(Array(rest.prefix(GateProtocol.maxTouched))))))
                     rest = rest.dropFirst(GateProtocol.maxTouched)
                 }
                 return frames.isEmpty ? nil : (socket, frames)
             }
             guard let (socket, frames) = batch else { continue }
             for frame in frames {
-                do throws(SystemError) { try socket.send(frame) } catch {
+                do throws(SystemError) {
+                    try socket.send(frame.bytes, descriptors: frame.file.map { [$0] } ?? [])
+                } catch {
                     // Gone or stuck: its reader thread sees the end and detaches; readers stay parked for the next.
                     socket.shutdown()
                     break

@@ -46,10 +46,8 @@ final class AgentServer: Sendable {
     private let allowed: Set<UInt32>
     private let gate: GateCore
     private let current = Monitor<PacketSocket?>(nil)
-    private let admin = Monitor<[(Session, @Sendable () -> Void)]>([])
+    private let admin = Lane("admin", capacity: 256)
 
-    /// Requests that may wait for the administration thread.
-    private static let maxAdmin = 256
     /// A peer that takes longer than this to read a frame is stuck.
     private static let sendTimeoutSeconds = 10
 
@@ -62,11 +60,7 @@ final class AgentServer: Sendable {
 
     func start() throws(SystemError) {
         try Thread.start("accept") { [self] in accept() }
-        try Thread.start("admin") { [self] in
-            while true {
-                if let (_, job) = admin.wait({ $0.isEmpty ? nil : $0.removeFirst() }) { job() }
-            }
-        }
+        try admin.start()
     }
 
     private func accept() {
@@ -160,16 +154,23 @@ final class AgentServer: Sendable {
                 .residencyBits(blob: handle, chunkCount: UInt32(blob.boundaries.count), bits: blob.resident.bits()),
                 number: number)
             return true
+        case .blobFile(let handle):
+            let file = gate.blobs[handle]?.blob.reader
+            let answer = GateProtocol.Event.reply(
+                errno: file == nil ? UInt32(ENOENT) : 0, value: 0, message: file == nil ? "no blob \(handle)" : "")
+            outbox.send(answer, number: number, file: file)
+            return true
         case .stat:
             outbox.send(.counters(gate.statistics()), number: number)
             return true
+        case .listBlocked:
+            outbox.send(.blocked(gate.blockedReaders()), number: number)
+            return true
         case .hello: return false
-        case .openImage, .closeImage, .list, .verify, .removeImage:
-            return admin.update { queue in
-                guard queue.count < Self.maxAdmin else { return false }
-                queue.append((session, { [gate] in gate.images.carryOut(request, number, files) }))
-                return true
-            }
+        case .openImage, .closeImage, .list, .verify, .removeImage, .bootstrapFile:
+            return admin.add { [gate] in gate.images.carryOut(request, number, files) }
+        case .makeSnapshot, .removeSnapshot, .snapshotUsage, .listSnapshots:
+            return gate.snapshots.take(request, number)
         }
     }
 }

@@ -81,17 +81,19 @@ package final class Shard: Sendable {
             counters.add(.selfEvents)
             return access.allow()
         }
-        settle(access, identity, range)
+        settle(access, identity, range, pid: event.pid)
     }
 
     /// Takes over an event that a predecessor read and did not answer. Before `run`.
     func adopt(_ record: AccessJournal.Record) {
         counters.add(.adopted)
         let access = PendingAccess(group: group, journal: journal, descriptor: record.descriptor)
-        settle(access, FileIdentity(device: record.device, inode: record.inode), record.range)
+        settle(access, FileIdentity(device: record.device, inode: record.inode), record.range, pid: 0)
     }
 
-    private func settle(_ access: consuming PendingAccess, _ identity: FileIdentity, _ range: Range<UInt64>) {
+    private func settle(
+        _ access: consuming PendingAccess, _ identity: FileIdentity, _ range: Range<UInt64>, pid: Int32
+    ) {
         guard let open = blobs.withLock({ $0[identity] }) else {
             counters.add(.strayEvents)
             counters.add(.denied)
@@ -107,7 +109,7 @@ package final class Shard: Sendable {
             return
         }
         counters.add(.misses)
-        park(access, chunks, of: open)
+        park(access, chunks, of: open, pid: pid)
     }
 
     /// Tells chunkd of first touches of chunks that were there already: how it follows a sequential reader.
@@ -119,8 +121,10 @@ package final class Shard: Sendable {
         }
     }
 
-    private func park(_ access: consuming PendingAccess, _ chunks: Range<Int>, of open: OpenBlob) {
-        let now = Monotonic.now
+    private func park(
+        _ access: consuming PendingAccess, _ chunks: Range<Int>, of open: OpenBlob, since: Monotonic = .now,
+        pid: Int32
+    ) {
         for chunk in chunks { open.blob.touched.insert(chunk) }
         // Looked at again under the lock: a fill inserts first and takes the lock second, so either it is seen here,
         // or it finds the reader parked.
@@ -129,7 +133,7 @@ package final class Shard: Sendable {
             let absent = chunks.filter { !open.blob.resident.contains($0) }
             guard !absent.isEmpty, let access = token.take() else { return [] }
             let addresses = absent.map { GateProtocol.ChunkAddress(blob: open.handle, chunk: UInt32($0)) }
-            return table.park(access, for: addresses, now: now)
+            return table.park(access, of: chunks, for: addresses, since: since, pid: pid)
         }
         token?.allow()
         if !asked.isEmpty { outbox.misses(asked) }
@@ -138,8 +142,15 @@ package final class Shard: Sendable {
     // MARK: Answers
 
     /// A chunk was verified, written and made resident.
-    func resolved(_ address: GateProtocol.ChunkAddress) {
-        for waiter in misses.withLock({ $0.resolved(address) }) { waiter.allow() }
+    func resolved(_ address: GateProtocol.ChunkAddress, of open: OpenBlob) {
+        for waiter in misses.withLock({ $0.resolved(address) }) {
+            // A failed sync may have taken back what came before this chunk: that is asked for again.
+            if open.blob.resident.containsAll(waiter.chunks) {
+                waiter.allow()
+            } else if let access = waiter.take() {
+                park(access, waiter.chunks, of: open, since: waiter.since, pid: waiter.pid)
+            }
+        }
     }
 
     /// A chunk cannot be had.
@@ -164,6 +175,9 @@ package final class Shard: Sendable {
 
     /// Chunks readers wait for: what a chunkd that has just connected is asked.
     var outstanding: [GateProtocol.ChunkAddress] { misses.withLock { $0.outstanding } }
+
+    /// Who waits for what, and since when.
+    var waits: [(pid: Int32, at: GateProtocol.ChunkAddress, since: Monotonic)] { misses.withLock { $0.waits } }
 
     /// Readers waiting, and since when the first.
     var blocked: (count: Int, oldest: Monotonic?) { misses.withLock { $0.blocked } }

@@ -47,3 +47,13 @@ func curlConnected(
     let address = remote.map { String(cString: $0) } ?? ""
     return exchange(user)?.connected(to: address) == true ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT
 }
+
+/// CURLOPT_SSL_CTX_FUNCTION
+func curlTLS(
+    _ easy: UnsafeMutableRawPointer?, _ context: UnsafeMutableRawPointer?, _ user: UnsafeMutableRawPointer?
+) -> CURLcode {
+    guard let context, let tls = exchange(user)?.request.tls, tls.prepare(context) else {
+        return CURLE_SSL_CERTPROBLEM
+    }
+    return CURLE_OK
+}

@@ -13,8 +13,8 @@ struct CurlSetup {
         try validate(request)
         var setup = CurlSetup(easy)
         setup.fixed(exchange)
-        setup.destination(request)
-        setup.security(request.security)
+        try setup.destination(exchange)
+        if request.tls == nil { setup.security(request.security) } else { setup.ownTLS(exchange) }
         try setup.message(exchange)
         guard setup.failure == CURLE_OK else {
             throw TransferError(.invalidRequest, "libcurl refuses the request: \(describe(setup.failure))")
@@ -72,12 +72,34 @@ struct CurlSetup {
         long(CURLOPT_CONNECTTIMEOUT_MS, max(1, exchange.request.timeouts.connect.clampedMilliseconds))
     }
 
-    private mutating func destination(_ request: TransferRequest) {
+    private mutating func destination(_ exchange: Exchange) throws(TransferError) {
+        let request = exchange.request
         string(CURLOPT_URL, request.url)
         // An empty string also switches off http_proxy and friends in the environment.
         string(CURLOPT_PROXY, request.proxy ?? "")
         string(CURLOPT_NOPROXY, "")
         if let path = request.unixSocketPath { string(CURLOPT_UNIX_SOCKET_PATH, path) }
+        if let target = request.connectTo {
+            // Two empty parts: whatever the URL's host and port are (CURLOPT_CONNECT_TO(3)).
+            guard let list = curl_slist_append(nil, "::" + target) else {
+                throw TransferError(.outOfMemory, "no memory for an address")
+            }
+            exchange.connectList = list
+            keep(ccurl_set_list(easy, CURLOPT_CONNECT_TO, list))
+        }
+    }
+
+    /// TLS 1.3, set up and verified by the request's `tls`.
+    private mutating func ownTLS(_ exchange: Exchange) {
+        string(CURLOPT_PROTOCOLS_STR, "https")
+        long(CURLOPT_SSLVERSION, Int(CURL_SSLVERSION_TLSv1_3))
+        // No authorities of the system: `tls` decides, and the host is a key, not a name to compare.
+        pointer(CURLOPT_CAINFO, nil)
+        pointer(CURLOPT_CAPATH, nil)
+        long(CURLOPT_SSL_VERIFYPEER, 1)
+        long(CURLOPT_SSL_VERIFYHOST, 0)
+        keep(ccurl_set_tls_callback(easy, curlTLS))
+        pointer(CURLOPT_SSL_CTX_DATA, Unmanaged.passUnretained(exchange).toOpaque())
     }
 
     private mutating func security(_ security: TransferSecurity) {

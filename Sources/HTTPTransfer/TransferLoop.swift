@@ -174,7 +174,9 @@ final class TransferLoop {
             }
         }
         curl_slist_free_all(exchange.headerList)
+        curl_slist_free_all(exchange.connectList)
         exchange.headerList = nil
+        exchange.connectList = nil
         let wasWaiting = budget.remove(exchange.id, exchange.lane)
         if !wasWaiting { budget.finish(exchange.lane) }
         exchange.submission.complete(result)

@@ -35,6 +35,12 @@ package struct TransferRequest: Sendable {
     package var proxy: String?
     /// Connects to this unix socket in place of the URL's host.
     package var unixSocketPath: String?
+    /// Connects to this `ADDRESS:PORT` (an IPv6 address in brackets) in place of the URL's host and port. The URL's host
+    /// stays what connections are kept under: one made for a host is never used for another at the same address.
+    package var connectTo: String?
+    /// Sets up and checks TLS in place of libcurl: `https` and TLS 1.3 only, `security` is not looked at. Connections are
+    /// used again by host alone: one client, one identity.
+    package var tls: (any TransferTLS)?
     package var timeouts: TransferTimeouts
     package var addressPolicy: AddressPolicy
     /// Receive buffer: small for documents, large for blobs.
@@ -44,7 +50,8 @@ package struct TransferRequest: Sendable {
         _ method: Method = .get, url: String, headers: [(name: String, value: String)] = [], body: Body = .none,
         range: Range<UInt64>? = nil, priority: TransferPriority = .onDemand,
         security: TransferSecurity = TransferSecurity(), proxy: String? = nil, unixSocketPath: String? = nil,
-        timeouts: TransferTimeouts = TransferTimeouts(), addressPolicy: AddressPolicy = .any,
+        connectTo: String? = nil, tls: (any TransferTLS)? = nil, timeouts: TransferTimeouts = TransferTimeouts(),
+        addressPolicy: AddressPolicy = .any,
         bufferSize: BufferSize = .document
     ) {
         self.method = method
@@ -56,6 +63,8 @@ package struct TransferRequest: Sendable {
         self.security = security
         self.proxy = proxy
         self.unixSocketPath = unixSocketPath
+        self.connectTo = connectTo
+        self.tls = tls
         self.timeouts = timeouts
         self.addressPolicy = addressPolicy
         self.bufferSize = bufferSize
@@ -119,6 +128,13 @@ package struct TransferSecurity: Sendable, Hashable {
         self.clientCertificateFile = clientCertificateFile
         self.clientKeyFile = clientKeyFile
     }
+}
+
+/// Prepares the TLS of new connections: our certificate, and who decides about the other side's.
+package protocol TransferTLS: Sendable {
+    /// Sets up OpenSSL's `SSL_CTX` of one new connection, verification included; false refuses the connection. On the
+    /// transfer thread: must not block.
+    func prepare(_ context: UnsafeMutableRawPointer) -> Bool
 }
 
 /// Which addresses a request may be sent to, checked against the address that was really connected, after name

@@ -11,6 +11,8 @@ struct PackedBlob: Sendable {
     let storedPath: String
     let storedDigest: Digest
     let storedSize: UInt64
+    /// Of the seek table at the end of a compressed blob.
+    let seekTableDigest: Digest?
 
     /// Chunks that are not equal to an earlier one.
     var distinctChunks: Int { Set((0..<index.count).map { index[$0].digest }).count }
@@ -47,7 +49,8 @@ struct BlobPacker {
         } catch { throw ImageBuildError(.limitExceeded, "the blob's chunks", cause: error) }
         return PackedBlob(
             rawDigest: rawDigest, index: index, storedPath: storedPath,
-            storedDigest: result.stored?.digest ?? rawDigest, storedSize: result.stored?.size ?? size)
+            storedDigest: result.stored?.digest ?? rawDigest, storedSize: result.stored?.size ?? size,
+            seekTableDigest: result.stored?.seekTable)
     }
 
     // MARK: cutting
@@ -95,7 +98,7 @@ struct BlobPacker {
 
     private struct Result {
         var digests: [Digest] = []
-        var stored: (digest: Digest, size: UInt64)?
+        var stored: (digest: Digest, size: UInt64, seekTable: Digest)?
     }
 
     private func process(_ blob: File, _ ends: [UInt64], to output: File?) throws -> Result {
@@ -188,8 +191,9 @@ struct BlobPacker {
             progress(BuildProgress(.pack, ends[number], of: ends.last ?? 0))
         }
         guard let output else { return result }
-        try append(try SeekTable(frames: frames).encoded(), output)
-        result.stored = (hasher.finalize(), offset)
+        let table = try SeekTable(frames: frames).encoded()
+        try append(table, output)
+        result.stored = (hasher.finalize(), offset, SHA256.hash(table))
         return result
     }
 }

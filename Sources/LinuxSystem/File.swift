@@ -69,9 +69,6 @@ package final class File: Sendable {
     /// Last modification, in seconds since 1970.
     package func modificationSeconds() throws(SystemError) -> Int { try status().st_mtim.tv_sec }
 
-    /// Bytes the file occupies on disk; a sparse file's holes are not counted.
-    package func allocatedBytes() throws(SystemError) -> UInt64 { UInt64(try status().st_blocks) * 512 }
-
     /// Reads until the buffer is full or the file ends; returns the bytes read.
     package func readAll(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(SystemError) -> Int {
         var done = 0
@@ -138,6 +135,9 @@ package final class File: Sendable {
         try retrying("fsync") { fsync(descriptor) }
     }
 
+    /// Has the kernel forget the file's clean pages; dirty ones begin to be written (posix_fadvise(2)).
+    package func dropCache() { posix_fadvise(descriptor, 0, 0, POSIX_FADV_DONTNEED) }
+
     /// The file system behind this file, as statfs(2)'s magic.
     package func fileSystem() throws(SystemError) -> FileSystemKind {
         FileSystemKind(magic: try retrying("fstatfs") { clinux_fs_magic(descriptor) })
@@ -164,7 +164,7 @@ package struct FileIdentity: Hashable, Sendable {
 
 /// A file system type by statfs(2)'s magic.
 package enum FileSystemKind: Equatable, Sendable, CustomStringConvertible {
-    case ext4, xfs, btrfs, tmpfs, overlayfs
+    case ext4, xfs, btrfs, tmpfs, overlayfs, erofs
     case other(magic: Int)
 
     package init(magic: Int) {
@@ -174,6 +174,7 @@ package enum FileSystemKind: Equatable, Sendable, CustomStringConvertible {
         case 0x9123_683E: self = .btrfs
         case 0x0102_1994: self = .tmpfs
         case 0x794C_7630: self = .overlayfs
+        case 0xE0F5_E1E2: self = .erofs
         default: self = .other(magic: magic)
         }
     }
@@ -188,6 +189,7 @@ package enum FileSystemKind: Equatable, Sendable, CustomStringConvertible {
         case .btrfs: "btrfs"
         case .tmpfs: "tmpfs"
         case .overlayfs: "overlayfs"
+        case .erofs: "erofs"
         case .other(let magic): "file system 0x" + String(magic, radix: 16)
         }
     }

@@ -102,16 +102,13 @@ package enum Mount {
         return out
     }
 
-    /// Makes `target` show what `source` shows, read-only.
-    package static func bind(_ source: String, onto target: String) throws(SystemError) {
-        try retrying("mount --bind", "\(source) on \(target)") { mount(source, target, nil, UInt(MS_BIND), nil) }
-        do throws(SystemError) {
-            let flags = UInt(MS_BIND) | UInt(MS_REMOUNT) | UInt(MS_RDONLY)
-            try retrying("mount -o remount,bind,ro", target) { mount(nil, target, nil, flags, nil) }
-        } catch {
-            umount2(target, Int32(MNT_DETACH))
-            throw error
-        }
+    /// Makes `target` show what `source` shows, read-only; `isConfined`: without set-user-ID programs and devices. The
+    /// mount has its flags before anybody can reach it.
+    package static func bind(_ source: String, onto target: String, isConfined: Bool) throws(SystemError) {
+        let mount = File(owning: try retrying("open_tree", source) { clinux_clone_mount(source) })
+        let attributes = CLINUX_MOUNT_RDONLY | (isConfined ? CLINUX_MOUNT_NOSUID | CLINUX_MOUNT_NODEV : 0)
+        try retrying("mount_setattr", source) { clinux_mount_setattr(mount.descriptor, attributes) }
+        try retrying("move_mount", "\(source) on \(target)") { clinux_move_mount(mount.descriptor, target) }
     }
 
     /// Unmounts; EBUSY while it is in use unless `lazily`.

@@ -14,11 +14,14 @@ package struct Signals: ~Copyable, Sendable {
         file = File(owning: try retrying("signalfd") { clinux_signalfd(&set) })
     }
 
-    /// Waits for signals, and for `other` to be readable or closed when given.
-    package func wait(alsoFor other: File? = nil) throws(SystemError) -> (signals: [Int32], file: Bool) {
+    /// Waits for signals, and for `other` to be readable or closed when given; at most `milliseconds`, then there is
+    /// neither. Negative is without a bound.
+    package func wait(
+        alsoFor other: File? = nil, milliseconds: Int32 = -1
+    ) throws(SystemError) -> (signals: [Int32], file: Bool) {
         var polls = [pollfd(fd: file.descriptor, events: Int16(POLLIN), revents: 0)]
         if let other { polls.append(pollfd(fd: other.descriptor, events: Int16(POLLIN), revents: 0)) }
-        try retrying("poll") { poll(&polls, nfds_t(polls.count), -1) }
+        try retrying("poll") { poll(&polls, nfds_t(polls.count), milliseconds) }
         var signals: [Int32] = []
         if polls[0].revents != 0 {
             // One signalfd_siginfo is 128 bytes; its first word is the number.

@@ -4,7 +4,7 @@ import ChunkModel
 /// chunk index.
 ///
 /// Layers are, in this order: one bootstrap, then for each device its blob immediately followed by the blob's chunk
-/// index. A zstd blob carries its raw size in the annotation `dev.chunkd.blob.raw-size`. See docs/formats/image.md.
+/// index. A zstd blob carries its raw size and the digest of its seek table in annotations. See docs/formats/image.md.
 /// Value type, safe on any thread.
 package struct ChunkdImage: Hashable, Sendable {
     /// How a blob is stored.
@@ -29,10 +29,26 @@ package struct ChunkdImage: Hashable, Sendable {
         package let rawSize: UInt64
         /// The blob's chunk index.
         package let index: Descriptor
+        /// Of the seek table at the end of a zstd blob: what a part of the blob is checked by before the whole is there.
+        /// Nil for a raw blob.
+        package let seekTable: Digest?
+
+        package init(
+            descriptor: Descriptor, compression: Compression, rawSize: UInt64, index: Descriptor, seekTable: Digest?
+        ) {
+            self.descriptor = descriptor
+            self.compression = compression
+            self.rawSize = rawSize
+            self.index = index
+            self.seekTable = seekTable
+        }
     }
 
     /// Annotation on a zstd blob's descriptor: the raw device's size in bytes, decimal.
     package static let rawSizeAnnotation = "dev.chunkd.blob.raw-size"
+    /// Annotation on a zstd blob's descriptor: SHA-256 of its seek table, 64 hexadecimal digits. Without `sha256:`, or the
+    /// token rule would take it for a layer.
+    package static let seekTableAnnotation = "dev.chunkd.blob.seek-table"
     /// Bytes of a raw device: what the chunk index can describe.
     package static let maxRawSize = UInt64(Limits.maxChunksPerBlob) * UInt64(Limits.maxChunkSize)
     /// Bytes of a stored zstd blob: zstd grows incompressible data by less than 1/128 plus framing of about 32 bytes
@@ -44,8 +60,21 @@ package struct ChunkdImage: Hashable, Sendable {
     /// In device order: `blobs[0]` is EROFS device 1.
     package let blobs: [Blob]
 
-    /// Checks a manifest; `notChunkdImage` or `limitExceeded` says what was expected and found.
-    package init(manifest: Manifest) throws(OCISpecError) {
+    /// Checks a manifest and the bytes it was read from; `notChunkdImage` or `limitExceeded` says what was expected and
+    /// found. Both, because the gate reads the bytes without a JSON parser: what the two see must be one image
+    /// (docs/formats/image.md, "The token rule").
+    package init(manifest: Manifest, bytes: [UInt8]) throws(OCISpecError) {
+        try self.init(manifest: manifest)
+        let tokens: ManifestDigests
+        do throws(ManifestDigests.Invalid) {
+            tokens = try ManifestDigests(manifest: bytes)
+        } catch { throw Self.refuse("\(error)") }
+        guard tokens.config == config.digest, tokens.bootstrap == bootstrap.digest,
+            tokens.blobs == blobs.map({ ResidencyMap.Key(blob: $0.descriptor.digest, index: $0.index.digest) })
+        else { throw Self.refuse("the manifest holds digests beside those of config and layers, or in another order") }
+    }
+
+    private init(manifest: Manifest) throws(OCISpecError) {
         let types = manifest.layers.map(\.mediaType)
         guard let first = manifest.layers.first, first.mediaType == MediaTypes.bootstrap else {
             let found = types.first.map { "first layer is \(OCISpecError.quote($0))" } ?? "the manifest has no layers"
@@ -93,6 +122,7 @@ package struct ChunkdImage: Hashable, Sendable {
         }
         let annotation = blob.annotations[rawSizeAnnotation]
         let rawSize: UInt64
+        var seekTable: Digest?
         switch compression {
         case .raw:
             guard annotation == nil || decimal(annotation) == blob.size else {
@@ -104,12 +134,16 @@ package struct ChunkdImage: Hashable, Sendable {
                 throw refuse("zstd blob \(number) lacks a decimal annotation \(rawSizeAnnotation)")
             }
             rawSize = value
+            seekTable = blob.annotations[seekTableAnnotation].flatMap { Digest(hex: $0) }
+            guard seekTable != nil else {
+                throw refuse("zstd blob \(number) lacks an annotation \(seekTableAnnotation) of 64 hexadecimal digits")
+            }
         }
         try check("raw blob \(number)", rawSize, 1...maxRawSize)
         try check("stored blob \(number)", blob.size, 1...maxStoredSize(rawSize: rawSize))
         // 104 bytes of framing around an empty table, see ChunkIndex.
         try check("chunk index \(number)", index.size, 104...UInt64(Limits.maxChunkIndexSize))
-        return Blob(descriptor: blob, compression: compression, rawSize: rawSize, index: index)
+        return Blob(descriptor: blob, compression: compression, rawSize: rawSize, index: index, seekTable: seekTable)
     }
 
     /// Strictly decimal: no sign, no leading zero, at most 19 digits.
@@ -132,18 +166,17 @@ package struct ChunkdImage: Hashable, Sendable {
         OCISpecError(.notChunkdImage, "not a chunkd image: \(found); build one with chunkctl image build")
     }
 
-    /// The layers of a manifest for these parts, in the order that `init(manifest:)` expects; sets each media type
-    /// and the raw size annotation.
-    package static func layers(
-        bootstrap: Descriptor, blobs: [(blob: Descriptor, compression: Compression, rawSize: UInt64, index: Descriptor)]
-    ) -> [Descriptor] {
+    /// The layers of a manifest for these blobs, in the order that `init(manifest:bytes:)` expects; sets each media type
+    /// and the annotations.
+    package static func layers(bootstrap: Descriptor, blobs: [Blob]) -> [Descriptor] {
         var first = bootstrap
         first.mediaType = MediaTypes.bootstrap
         var out = [first]
         for part in blobs {
-            var blob = part.blob
+            var blob = part.descriptor
             blob.mediaType = part.compression.mediaType
             blob.annotations[rawSizeAnnotation] = part.compression == .zstd ? String(part.rawSize) : nil
+            blob.annotations[seekTableAnnotation] = part.seekTable?.hex
             var index = part.index
             index.mediaType = MediaTypes.chunkIndex
             out += [blob, index]

@@ -16,13 +16,13 @@ package enum MediaTypes {
     package static let dockerLayerTar = "application/vnd.docker.image.rootfs.diff.tar"
 
     /// EROFS metadata image with a device table.
-    package static let bootstrap = "application/vnd.chunkd.bootstrap.v1.erofs"
+    package static let bootstrap = "application/vnd.oci.image.layer.chunkd.bootstrap.v1.erofs"
     /// EROFS data device, as it is.
-    package static let blobRaw = "application/vnd.chunkd.blob.v1.raw"
+    package static let blobRaw = "application/vnd.oci.image.layer.chunkd.blob.v1.raw"
     /// EROFS data device in seekable zstd, one frame a chunk.
-    package static let blobZstd = "application/vnd.chunkd.blob.v1.zstd"
+    package static let blobZstd = "application/vnd.oci.image.layer.chunkd.blob.v1.zstd"
     /// casync blob index of one blob.
-    package static let chunkIndex = "application/vnd.chunkd.index.v1.caibx"
+    package static let chunkIndex = "application/vnd.oci.image.layer.chunkd.index.v1.caibx"
 
     /// What a manifest request accepts, the preferred form first.
     package static let acceptedManifests = [ociManifest, ociIndex, dockerManifest, dockerManifestList]

@@ -122,6 +122,11 @@ final class Authenticator: Sendable {
             status: 401)
     }
 
+    /// Whether no credential is configured for an endpoint; false when that cannot be read. Blocks.
+    func hasNone(_ endpoint: Endpoint) -> Bool {
+        do throws(RegistryError) { return try store.credential(for: endpoint.key) == nil } catch { return false }
+    }
+
     private func credential(_ endpoint: Endpoint) async throws(RegistryError) -> RegistryCredential? {
         let store = store
         let result = await onOwnThread { () -> Result<RegistryCredential?, RegistryError> in

@@ -203,10 +203,21 @@ extension RegistryClient {
                 default: .unreachable
                 }
             throw CallFailure(
-                error: RegistryError(code, error.message, transfer: error.code), origin: origin,
+                error: RegistryError(code, error.message + Self.advice(on: error.code), transfer: error.code),
+                origin: origin,
                 isRetriable: error.isTransient)
         }
         return try judge(call, origin, result, ContinuousClock.now - started)
+    }
+
+    /// What to do about a failure whose own words do not say it.
+    private static func advice(on code: TransferError.Code) -> String {
+        switch code {
+        case .certificate:
+            ": check the server's certificate, this node's clock, and the registry's caFile (what it trusts instead of the system's)"
+        case .tls: ": TLS 1.2 or later is needed, and a certificate of ours if the server asks for one"
+        default: ""
+        }
     }
 
     /// Statuses that say "again, later" become failures.

@@ -31,6 +31,18 @@ package final class RegistryClient: Sendable {
     /// Makes a control that resumes or cancels a `blobRange`.
     package func makeControl() -> TransferControl { transfers.makeControl() }
 
+    /// Whether pulls from a registry show no credential of any kind: no password, token or client certificate is
+    /// configured for it or for a mirror of it. False when that cannot be told.
+    package func isAnonymous(_ reference: Reference) async -> Bool {
+        let (configuration, authenticator) = (configuration, authenticator)
+        return await onOwnThread {
+            guard let endpoints = try? configuration.pullEndpoints(of: reference.registry) else { return false }
+            return endpoints.allSatisfy { endpoint in
+                configuration.host(endpoint.key).clientCertificateFile == nil && authenticator.hasNone(endpoint)
+            }
+        }
+    }
+
     /// Ends the transfer thread; operations under way fail.
     package func shutDown() async { await transfers.shutDown() }
 

@@ -51,6 +51,15 @@ package struct AgentSettings: Equatable, Sendable {
         package var deadline = Duration.zero
     }
 
+    /// How fast chunks are fetched, over all images. nil: unlimited. `chunkctl limits` changes them until chunkd restarts.
+    package struct Limits: Equatable, Sendable {
+        /// A chunk, which has 4 MiB at most, is to come before its reader's deadline.
+        package static let leastBytesPerSecond: UInt64 = 1 << 20
+        package var downloadBytesPerSecond: UInt64?
+        package var registryBytesPerSecond: UInt64?
+        package var prefetchBytesPerSecond: UInt64?
+    }
+
     /// How registries are reached; empty: directly. What is not configured comes from HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
     package struct Proxy: Equatable, Sendable {
         /// `http://[USER:PASSWORD@]HOST:PORT`.
@@ -72,6 +81,32 @@ package struct AgentSettings: Equatable, Sendable {
         package var lowWaterBytes: UInt64 = 0
     }
 
+    /// Other nodes: off unless there is a certificate.
+    package struct Cluster: Equatable, Sendable {
+        package var listen = ListenAddress(host: "0.0.0.0", port: 4710)
+        /// `ip:port` others reach this node at; empty: the address of the interface the default route uses.
+        package var advertise = ""
+        /// PEM files; empty certificate: no cluster.
+        package var certFile = ""
+        package var keyFile = ""
+        package var caFile = ""
+        package var denyFile = ""
+        package var trustDomain = ""
+        package var zone = ""
+        /// `host[:port]`, with commas.
+        package var seeds = ""
+        package var seedsFile = ""
+        /// Patterns of repositories whose images are shared with every node, with those that could pull them, with none.
+        package var publicImages = ""
+        package var keyedImages = ""
+        package var unsharedImages = ""
+        /// nil: unlimited.
+        package var uploadBytesPerSecond: UInt64?
+        package var uploadBytesPerSecondPerPeer: UInt64?
+
+        package var isEnabled: Bool { !certFile.isEmpty }
+    }
+
     /// What chunkgate is started with; it reads no file itself. `chunkctl gate-options` prints these as its options.
     package struct Gate: Equatable, Sendable {
         /// The user chunkd runs as: may connect to the gate.
@@ -81,6 +116,13 @@ package struct AgentSettings: Equatable, Sendable {
         package var agentAwayDeadline = Duration.zero
         /// Kernel read-ahead of a mount.
         package var readAheadBytes: UInt64 = 0
+    }
+
+    /// Serving containerd's snapshots.
+    package struct Snapshotter: Equatable, Sendable {
+        package var enabled = false
+        /// Empty: `snapshotter.sock` in the run directory.
+        package var socket = ""
     }
 
     package var stateDirectory = ""
@@ -99,8 +141,11 @@ package struct AgentSettings: Equatable, Sendable {
     package var hydrate = Hydrate()
     package var readAheadWindowMaxBytes: UInt64 = 0
     package var fetch = Fetch()
+    package var limits = Limits()
     package var quota = Quota()
     package var gate = Gate()
+    package var cluster = Cluster()
+    package var snapshotter = Snapshotter()
     /// Sorted by host; a host occurs once.
     package var registries: [RegistrySettings] = []
 
@@ -127,6 +172,7 @@ package struct AgentSettings: Equatable, Sendable {
     mutating func derive() {
         if gateSocket.isEmpty { gateSocket = runDirectory + "/gate.sock" }
         if controlSocket.isEmpty { controlSocket = runDirectory + "/control.sock" }
+        if snapshotter.socket.isEmpty { snapshotter.socket = runDirectory + "/snapshotter.sock" }
         if quota.lowWaterBytes == 0 { quota.lowWaterBytes = quota.highWaterBytes / 10 * 9 }
         // Room for the verdict on the way back, so that readers learn why and not only that time is up.
         if fetch.deadline == .zero { fetch.deadline = gate.deadline / 6 * 5 }

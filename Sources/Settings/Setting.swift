@@ -70,6 +70,20 @@ extension Setting {
         }
     }
 
+    /// A SPIFFE trust domain (SPIFFE-ID, section 2.1).
+    static func trustDomain(
+        _ key: String, _ field: any Field<String>, _ fallback: String, _ doc: String
+    ) -> Setting {
+        Setting(key: key, form: "trust domain", defaultText: fallback, doc: doc) { text, settings in
+            let allowed = text.utf8.allSatisfy { unit in
+                (0x30...0x39).contains(unit) || (0x61...0x7A).contains(unit) || "_-.".utf8.contains(unit)
+            }
+            guard allowed, (1...255).contains(text.utf8.count) else { return "a trust domain, of a-z 0-9 . - _" }
+            settings[keyPath: field] = text
+            return nil
+        }
+    }
+
     /// Any text of one line; empty by default.
     static func text(_ key: String, _ field: any Field<String>, _ doc: String) -> Setting {
         Setting(key: key, form: "text", defaultText: "", doc: doc) { text, settings in
@@ -104,9 +118,12 @@ extension Setting {
         }
     }
 
-    static func rate(_ key: String, _ field: any Field<UInt64?>, _ fallback: String, _ doc: String) -> Setting {
+    static func rate(
+        _ key: String, _ field: any Field<UInt64?>, _ fallback: String, _ doc: String, atLeast least: UInt64 = 1
+    ) -> Setting {
         Setting(key: key, form: "rate", defaultText: fallback, doc: doc) { text, settings in
             guard let value = Units.rate(text) else { return Units.rateForm }
+            guard value ?? least >= least else { return "at least \(Units.text(size: least))/s, or unlimited" }
             settings[keyPath: field] = value
             return nil
         }
@@ -149,6 +166,16 @@ extension Setting {
         let form = Value.allCases.map(\.rawValue).joined(separator: ", ")
         return Setting(key: key, form: form, defaultText: fallback.rawValue, doc: doc) { text, settings in
             guard let value = Value(rawValue: text) else { return "one of \(form)" }
+            settings[keyPath: field] = value
+            return nil
+        }
+    }
+
+    static func listen(
+        _ key: String, _ field: any Field<AgentSettings.ListenAddress>, _ fallback: String, _ doc: String
+    ) -> Setting {
+        Setting(key: key, form: "host:port", defaultText: fallback, doc: doc) { text, settings in
+            guard let value = AgentSettings.ListenAddress(text) else { return "host:port or [v6]:port" }
             settings[keyPath: field] = value
             return nil
         }

@@ -28,8 +28,18 @@ package enum SettingsTable {
         .duration(
             "fetch.deadline", \.fetch.deadline, "0", .zero...(.seconds(3600)),
             "A chunk not had by then fails its readers; below `gate.deadline`. 0: five sixths of that."),
+        .rate(
+            "limits.download", \.limits.downloadBytesPerSecond, "unlimited",
+            "From the registry and peers together at most; at least 1MiB/s.",
+            atLeast: AgentSettings.Limits.leastBytesPerSecond),
+        .rate(
+            "limits.registry", \.limits.registryBytesPerSecond, "unlimited",
+            "From registries at most; at least 1MiB/s.", atLeast: AgentSettings.Limits.leastBytesPerSecond),
+        .rate(
+            "limits.prefetch", \.limits.prefetchBytesPerSecond, "unlimited",
+            "What nobody waits for (prefetch, hydration, repair), from wherever, at most."),
         .size(
-            "readAhead.windowMax", \.readAheadWindowMaxBytes, "32MiB", 0...mebibytes(1024),
+            "readAhead.windowMax", \.readAheadWindowMaxBytes, "128MiB", 0...mebibytes(1024),
             "How far a sequential reader is fetched ahead at most; 0 turns reading ahead off."),
         .bool("hydrate.enabled", \.hydrate.enabled, true, "Fetch the rest of mounted images in the background."),
         .rate("hydrate.rate", \.hydrate.rateBytesPerSecond, "100MiB/s", "At most this fast, over all images."),
@@ -42,6 +52,38 @@ package enum SettingsTable {
         .size(
             "quota.lowWater", \.quota.lowWaterBytes, "0", 0...(1 << 50),
             "Resident bytes at which eviction stops; 0: nine tenths of `quota.highWater`."),
+        .path(
+            "cluster.certFile", \.cluster.certFile, "",
+            "PEM certificate of this node, `spiffe://TRUST-DOMAIN/chunkd/node/NAME`; empty: no peers."),
+        .path("cluster.keyFile", \.cluster.keyFile, "", "PEM key of `cluster.certFile`."),
+        .path("cluster.caFile", \.cluster.caFile, "", "PEM certificates of the authorities nodes are signed by."),
+        .path("cluster.denyFile", \.cluster.denyFile, "", "Names of nodes to have nothing to do with, one a line."),
+        .trustDomain("cluster.trustDomain", \.cluster.trustDomain, "chunkd.local", "The trust domain in certificates."),
+        .listen("cluster.listen", \.cluster.listen, "0.0.0.0:4710", "Where peers are served."),
+        .text(
+            "cluster.advertise", \.cluster.advertise,
+            "`ip:port` peers reach this node at; empty: the address the default route goes out from."),
+        .text("cluster.zone", \.cluster.zone, "Zone of this node: peers of the same one are asked first."),
+        .text("cluster.seeds", \.cluster.seeds, "Nodes or DNS names to join through, `host[:port]`, with commas."),
+        .path("cluster.seedsFile", \.cluster.seedsFile, "", "The same, one a line, read again every ten seconds."),
+        .text(
+            "cluster.public", \.cluster.publicImages,
+            "Repositories, with `*` at the end, with commas, whose images any node of the cluster may have. Without a list: those whose registry is given no credentials."
+        ),
+        .text(
+            "cluster.keyed", \.cluster.keyedImages,
+            "Repositories whose images only nodes may have that could pull them. Without a list: those whose registry is given credentials."
+        ),
+        .text("cluster.unshared", \.cluster.unsharedImages, "Repositories whose images no peer is asked for or given."),
+        .rate("cluster.uploadRate", \.cluster.uploadBytesPerSecond, "unlimited", "To all peers together at most."),
+        .rate(
+            "cluster.uploadRatePerPeer", \.cluster.uploadBytesPerSecondPerPeer, "unlimited", "To one peer at most."),
+        .bool(
+            "snapshotter.enabled", \.snapshotter.enabled, false, "Serve containerd's snapshots (proxy plugin `chunkd`)."
+        ),
+        .path(
+            "snapshotter.socket", \.snapshotter.socket, "",
+            "Socket of the snapshots service; empty: `snapshotter.sock` in `runDir`."),
         .name("gate.agentUser", \.gate.agentUser, "chunkd", "The user chunkd runs as.").inEnvironment(as: "agentUser"),
         .number("gate.shards", \.gate.shards, 4, 1...32, "fanotify groups chunkgate opens.")
             .inEnvironment(as: "shards"),

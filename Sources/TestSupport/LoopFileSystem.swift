@@ -16,7 +16,8 @@ package final class LoopFileSystem: Sendable {
             }
         }
 
-        fileprivate var quietly: [String] {
+        /// Arguments of mkfs: no questions, no words.
+        var quietly: [String] {
             switch self {
             case .ext4: ["-q", "-F"]
             case .xfs, .btrfs: ["-q", "-f"]

@@ -7,28 +7,51 @@ package final class TestPKI: Sendable {
     package let keyFile: String
     package let clientCertificateFile: String
     package let clientKeyFile: String
+    private let directory: TemporaryDirectory
 
     /// Makes the files in `directory/tls`; the server's names are 127.0.0.1, ::1, localhost and
     /// registry.test.
     package init(in directory: TemporaryDirectory) throws {
+        self.directory = directory
         let base = directory.path + "/tls"
         try directory.write("tls/server.ext", "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost,DNS:registry.test\n")
         try directory.write("tls/client.ext", "extendedKeyUsage=clientAuth\n")
-        func openssl(_ arguments: String...) throws { try ProcessFixture.run(["openssl"] + arguments, directory: base) }
+        func openssl(_ arguments: String...) throws { try Self.openssl(arguments, in: base) }
         // RSA, since the token of docker-registry is signed with the same key by `openssl dgst -sign`.
         try openssl(
             "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=chunkd test CA", "-keyout",
             "ca.key", "-out", "ca.crt")
-        for name in ["server", "client"] {
-            try openssl(
-                "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=chunkd test \(name)", "-keyout", "\(name).key",
-                "-out", "\(name).csr")
-            try openssl(
-                "x509", "-req", "-in", "\(name).csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days",
-                "2", "-extfile", "\(name).ext", "-out", "\(name).crt")
-        }
+        for name in ["server", "client"] { try Self.issue(name, days: 2, in: base) }
         (caFile, certificateFile, keyFile) = (base + "/ca.crt", base + "/server.crt", base + "/server.key")
         (clientCertificateFile, clientKeyFile) = (base + "/client.crt", base + "/client.key")
+    }
+
+    /// Another certificate of the CA for a server with these names (`DNS:…`, `IP:…`), valid from now for so many days;
+    /// one of -1 days has expired. The paths of certificate and key.
+    package func issue(_ name: String, names: [String], days: Int = 2) throws -> (certificate: String, key: String) {
+        try directory.write("tls/\(name).ext", "subjectAltName=\(names.joined(separator: ","))\n")
+        let base = directory.path + "/tls"
+        try Self.issue(name, days: days, in: base)
+        return ("\(base)/\(name).crt", "\(base)/\(name).key")
+    }
+
+    /// Makes NAME.key and NAME.crt, with the extensions in NAME.ext.
+    private static func issue(_ name: String, days: Int, in base: String) throws {
+        let (key, request, certificate) = ("\(name).key", "\(name).csr", "\(name).crt")
+        try openssl(
+            [
+                "req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=chunkd test \(name)", "-keyout", key, "-out",
+                request,
+            ], in: base)
+        try openssl(
+            [
+                "x509", "-req", "-in", request, "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days",
+                "\(days)", "-extfile", "\(name).ext", "-out", certificate,
+            ], in: base)
+    }
+
+    private static func openssl(_ arguments: [String], in directory: String) throws {
+        try ProcessFixture.run(["openssl"] + arguments, directory: directory)
     }
 }
 

@@ -1,5 +1,6 @@
 import ChunkModel
 import ControlAPI
+import FoundationEssentials
 import Glibc
 import Integrity
 import LinuxSystem
@@ -198,6 +199,10 @@ import Testing
             _ = try await agent.service.mount(MountRequest(reference: image.reference))
         }
         let database = workshop.state + "/agent/catalogue.sqlite"
+        // A connection that is still open, or a log, would make good what the file loses.
+        let isClosed = await Wait.eventually(.seconds(20)) { !isOpen(database) }
+        #expect(isClosed, "the agent is gone and its catalogue is still open")
+        for suffix in ["-wal", "-shm"] { unlink(database + suffix) }
         let file = try File(path: database, flags: O_RDWR | O_TRUNC)
         try [UInt8](repeating: 0x55, count: 9000).withUnsafeBytes { try file.writeAll($0, at: 0) }
         // Everything it needs is on disk: no registry.
@@ -400,5 +405,13 @@ import Testing
             #expect(isServed)
             await expect(workshop.gate, good, 4..<6)
         }
+    }
+}
+
+/// Whether this process has a file open.
+private func isOpen(_ path: String) -> Bool {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
+    return names.contains { name in
+        (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/" + name)) == path
     }
 }

@@ -39,6 +39,7 @@ final class FakeGate: Sendable {
     private struct State {
         var blobs: [Blob] = []
         var images: [Digest: Image] = [:]
+        var snapshots: Set<UInt64> = []
         var session: PacketSocket?
         var arena: File?
         var slotSize = 0
@@ -234,6 +235,32 @@ final class FakeGate: Sendable {
             case .verify(let handle, let first, let count):
                 return [(Self.verify(Int(handle), Int(first), Int(count), state), true)]
             case .removeImage(let digest): return [Self.remove(digest, &state)]
+            case .blobFile, .bootstrapFile: return [Self.refusal(ENOENT, "no files here")]
+            case .listBlocked:
+                let waits = state.blobs.enumerated().flatMap { number, blob in
+                    blob.waiting.sorted().map { chunk in
+                        GateProtocol.BlockedReader(
+                            pid: UInt32(getpid()), at: .init(blob: UInt32(number), chunk: UInt32(chunk)),
+                            milliseconds: 1500)
+                    }
+                }
+                return [(.blocked(waits), true)]
+            case .makeSnapshot(let id, let like):
+                if case .snapshot(let other) = like, !state.snapshots.contains(other) {
+                    return [Self.refusal(ENOENT, "no snapshot")]
+                }
+                if case .image(let digest) = like, state.images[digest]?.isMounted != true {
+                    return [Self.refusal(ENOENT, "not mounted")]
+                }
+                return [state.snapshots.insert(id).inserted ? Self.refusal(0, "") : Self.refusal(EEXIST, "there")]
+            case .removeSnapshot(let id):
+                return [(.reply(errno: 0, value: state.snapshots.remove(id) == nil ? 0 : 1, message: ""), true)]
+            case .snapshotUsage(let id):
+                guard state.snapshots.contains(id) else { return [Self.refusal(ENOENT, "no snapshot")] }
+                return [(.snapshotUsage(id: id, bytes: 4096, inodes: 1), true)]
+            case .listSnapshots(let after):
+                let ids = state.snapshots.filter { $0 > after }.sorted()
+                return [(.snapshots(Array(ids.prefix(GateProtocol.maxListedSnapshots))), true)]
             }
         }
     }
@@ -276,7 +303,8 @@ final class FakeGate: Sendable {
                 let blob = state.blobs[number]
                 return .init(
                     handle: UInt32(number), digest: blob.key.blob, rawSize: blob.index.rawSize,
-                    chunkCount: UInt32(blob.index.count), residentCount: UInt32(blob.data.count), graduated: false)
+                    chunkCount: UInt32(blob.index.count), residentCount: UInt32(blob.data.count),
+                    residentBytes: blob.data.keys.reduce(0) { $0 + UInt64(blob.index[$1].size) }, graduated: false)
             })
     }
 

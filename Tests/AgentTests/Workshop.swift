@@ -57,7 +57,8 @@ struct TestImage {
             stored += frame
             storedEnds.append(stored.count)
         }
-        if compressed { stored += try SeekTable(frames: frames).encoded() }
+        let table = compressed ? try SeekTable(frames: frames).encoded() : []
+        stored += table
         let index = try ChunkIndex(chunks: chunks).caibx(sizes: (chunkSize, chunkSize, chunkSize))
         func put(_ bytes: [UInt8]) async throws -> Descriptor {
             let digest = SHA256.hash(bytes)
@@ -71,7 +72,11 @@ struct TestImage {
             config: config,
             layers: ChunkdImage.layers(
                 bootstrap: bootstrap,
-                blobs: [(blob, compressed ? .zstd : .raw, UInt64(raw.count), try await put(index))]))
+                blobs: [
+                    ChunkdImage.Blob(
+                        descriptor: blob, compression: compressed ? .zstd : .raw, rawSize: UInt64(raw.count),
+                        index: try await put(index), seekTable: compressed ? SHA256.hash(table) : nil)
+                ]))
         let bytes = try OCIJSON.encode(manifest)
         let digest = try await client.pushManifest(bytes, mediaType: MediaTypes.ociManifest, to: target)
         await client.shutDown()

@@ -12,13 +12,17 @@ import Testing
             .closeImage(manifest: digest), .fill(at: at, slot: 2, length: 4096, repair: false), .fail(at: at, errno: 5),
             .copy(to: at, from: .init(blob: 1, chunk: 2)), .residency(blob: 4), .list, .stat,
             .verify(blob: 1, first: 2, count: 3), .removeImage(manifest: digest),
+            .makeSnapshot(id: 1 << 40, like: .none), .makeSnapshot(id: 2, like: .snapshot(1 << 41)),
+            .makeSnapshot(id: 3, like: .image(digest)), .removeSnapshot(id: .max), .snapshotUsage(id: 5),
+            .listSnapshots(after: 6), .listBlocked,
         ]
     }
 
     private var events: [GateProtocol.Event] {
         let at = GateProtocol.ChunkAddress(blob: 7, chunk: 9)
         let blob = GateProtocol.BlobInfo(
-            handle: 3, digest: digest, rawSize: 1 << 40, chunkCount: 5, residentCount: 2, graduated: true)
+            handle: 3, digest: digest, rawSize: 1 << 40, chunkCount: 5, residentCount: 2, residentBytes: 1 << 33,
+            graduated: true)
         return [
             .helloReply(integrityGap: true, epoch: 12), .miss(at), .touched([at, at]), .touched([]),
             .filled(at: at, slot: 1, status: .writeFailed, errno: 28),
@@ -29,6 +33,9 @@ import Testing
                     blobs: [blob, blob])),
             .end, .residencyBits(blob: 1, chunkCount: 9, bits: [0xFF, 1]), .counters([.hits: 5, .selfEvents: 0]),
             .verified(blob: 1, checked: 10, absent: 2, bad: [3, 4]),
+            .snapshotUsage(id: 1 << 40, bytes: 1 << 41, inodes: 3), .snapshots([1, 2, .max]), .snapshots([]),
+            .blocked([]),
+            .blocked([.init(pid: 1, at: at, milliseconds: .max), .init(pid: 0, at: at, milliseconds: 2)]),
         ]
     }
 
@@ -54,6 +61,27 @@ import Testing
                 1, 0, 0, 0, 2, 0, 0, 0,  // blob 1, chunk 2
                 3, 0, 0, 0, 0, 16, 0, 0, 1, 0, 0, 0,  // slot 3, 4096 bytes, repair
             ])
+    }
+
+    @Test func makeSnapshotHasTheDocumentedBytes() {
+        #expect(
+            GateProtocol.encode(.makeSnapshot(id: 258, like: .snapshot(7)), number: 5) == [
+                14, 0, 1, 0, 5, 0, 0, 0,  // kind makeSnapshot, version 1, request 5
+                2, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0,  // id 258, like snapshot 7
+            ])
+        var unknown = GateProtocol.encode(.makeSnapshot(id: 258, like: .none), number: 5)
+        unknown[16] = 3
+        #expect(throws: GateProtocol.Malformed.badValue(field: "like")) { try GateProtocol.decodeRequest(unknown) }
+    }
+
+    @Test func aListOfSnapshotsFitsItsFrameAndEndsAtItsLimit() throws {
+        let most = (1...UInt64(GateProtocol.maxListedSnapshots)).map { $0 << 32 }
+        let frame = GateProtocol.encode(.snapshots(most + [1 << 60]))
+        #expect(frame.count <= GateProtocol.maxFrameSize)
+        #expect(try GateProtocol.decodeEvent(frame).event == .snapshots(most))
+        #expect(throws: GateProtocol.Malformed.self) {
+            try GateProtocol.decodeEvent(frame + [UInt8](repeating: 0, count: 8))
+        }
     }
 
     @Test func cutAndLongFramesAreRefused() {

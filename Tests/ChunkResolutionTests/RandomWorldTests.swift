@@ -45,7 +45,7 @@ import Testing
                 case .settled(let key, _, let resident, _): if resident { waiting[key] = nil }
                 case .makeRoom: roomAsked = true
                 case .cancel(let id): cancelled.insert(id)
-                case .quarantined, .released, .hasten: break
+                case .quarantined, .released, .hasten, .complain: break
                 }
             }
         }

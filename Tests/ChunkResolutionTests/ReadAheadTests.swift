@@ -8,7 +8,7 @@ import Testing
         ReadAheadDetector(chunkCount: chunks, rawSize: UInt64(chunks) * chunk)
     }
 
-    @Test func aSequentialReaderGetsAWindowThatDoublesUpToItsLimit() {
+    @Test func aSequentialReaderGetsAWindowThatGrowsUpToItsLimit() {
         var detector = detector()
         var ahead = 0
         var windows: [Int] = []
@@ -19,9 +19,18 @@ import Testing
             ahead = wanted.upperBound
             windows.append(ahead - number - 1)
         }
-        #expect(Array(windows.prefix(6)) == [2, 4, 8, 16, 32, 64])
-        #expect(windows.max() == 64, "32 MiB of 512 KiB chunks")
+        #expect(Array(windows.prefix(6)) == [2, 4, 6, 9, 14, 21])
+        #expect(windows.max() == 256, "128 MiB of 512 KiB chunks")
         #expect(ahead > 1000)
+    }
+
+    @Test func noMoreIsFetchedAheadThanWasReadInARow() {
+        // Whoever reads files from end to end leaves the rest of the last window unread.
+        for length in 1...200 {
+            var detector = detector()
+            let ahead = (100..<100 + length).reduce(0) { max($0, detector.access($1).upperBound) }
+            #expect(ahead <= 100 + 2 * length, "after \(length) chunks")
+        }
     }
 
     @Test func twoChunksInARowAreAFileAcrossABoundaryNotAReader() {

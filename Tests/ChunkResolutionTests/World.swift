@@ -5,7 +5,8 @@ import ChunkResolution
 enum Blobs {
     static func digest(_ content: Int) -> Digest {
         var bytes = [UInt8](repeating: 0, count: 32)
-        for place in 0..<8 { bytes[31 - place] = UInt8(truncatingIfNeeded: content >> (8 * place)) }
+        // Its first bytes are what a digest is hashed by.
+        for place in 0..<8 { bytes[7 - place] = UInt8(truncatingIfNeeded: content >> (8 * place)) }
         guard let digest = Digest(rawBytes: bytes) else { fatalError("32 bytes are a digest") }
         return digest
     }
@@ -43,12 +44,16 @@ struct Transcript {
         case .want(let keys, let rank, let repair):
             "want \(keys.map(\.description).joined(separator: " ")) as \(rank)" + (repair ? ", repair" : "")
         case .located(let list):
-            list.map { "located \($0.key): \($0.sources.map(\.description).joined(separator: ", "))" }
-                .joined(separator: "; ")
+            list.map { located in
+                "located \(located.key): \(located.sources.map(\.description).joined(separator: ", "))"
+                    + (located.hedgeAfter.map { ", the next after \($0)" } ?? "")
+                    + (located.again.map { ", again after \($0)" } ?? "")
+            }.joined(separator: "; ")
         case .rangeEnded(let id, let delivered, let failure):
             "range \(id) ended after \(delivered)" + (failure.map { ": \($0)" } ?? "")
         case .undecodable(let key): "undecodable \(key)"
-        case .filled(let key, let status, let errno): "filled \(key): \(status)" + (errno == 0 ? "" : " errno \(errno)")
+        case .filled(let key, let status, let errno, let from):
+            "filled \(key): \(status)" + (errno == 0 ? "" : " errno \(errno)") + (from.map { " from \($0)" } ?? "")
         case .gateLost: "gate lost"
         case .forget(let blob): "forget \(blob)"
         case .roomMade(let made): made ? "room made" : "no room"
@@ -71,6 +76,7 @@ struct Transcript {
                 + (source.map { " from \($0)" } ?? "")
         case .quarantined(let key, let source): "quarantined \(source) for \(key)"
         case .released(let blob): "released \(blob)"
+        case .complain(let peer, let key): "complain to \(peer) of \(key)"
         case .makeRoom: "make room"
         }
     }

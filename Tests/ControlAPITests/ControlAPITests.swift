@@ -92,7 +92,18 @@ private func post(_ path: String, _ body: String, more: String = "") -> [UInt8] 
         #expect(try await client.doctor().checks.map(\.status) == [.warn])
         #expect(try await client.version().version == "1.2.3")
         #expect(try await client.collectGarbage(GarbageRequest(dryRun: true)).dryRun)
-        #expect(fixture.service.calls == ["mount r.example/a:1 abababababab", "umount"])
+        #expect(try await client.explain(ExplainRequest(subject: "r.example/a:1")) == FakeService.explained)
+        #expect(try await client.faults() == FakeService.faults)
+        #expect(try await client.events(EventsRequest(after: 6)).events == [FakeService.event])
+        #expect(try await client.events(EventsRequest()).missed == 2)
+        var change = LimitsRequest()
+        change.downloadBytesPerSecond = 7
+        #expect(try await client.limits().uploadBytesPerSecond == 5)
+        #expect(try await client.limits(change).downloadBytesPerSecond == 7)
+        #expect(
+            fixture.service.calls == [
+                "mount r.example/a:1 abababababab", "umount", "events 6", "events all", "limits", "limits changed",
+            ])
         await fixture.end()
     }
 
@@ -107,6 +118,12 @@ private func post(_ path: String, _ body: String, more: String = "") -> [UInt8] 
         #expect(reply.filledChunks == 3)
         #expect(seen.withLock { $0 } == [0, 1, 2, 3])
         let verified = try await fixture.client.verify(VerifyRequest(reference: "a", repair: true)) { _ in }
+        seen.withLock { $0 = [] }
+        let drained = try await fixture.client.drain(DrainRequest()) { report in
+            seen.withLock { $0.append(report.totalChunks) }
+        }
+        #expect(drained.announced && drained.missingChunks == 1)
+        #expect(seen.withLock { $0 } == [4])
         #expect(verified.badChunks == 2000 && verified.bad.count == VerifyReply.maxListed)
         await fixture.end()
     }
@@ -145,6 +162,14 @@ private func post(_ path: String, _ body: String, more: String = "") -> [UInt8] 
         #expect(error?.hint.contains("start chunkd") == true)
     }
 
+    @Test func aNewerServersUnknownKindOfEventIsOther() throws {
+        let event: NodeEvent = try ControlJSON.decode(
+            from: Array(
+                #"{"number":1,"unixSeconds":1,"kind":"fromTheFuture","subject":"a","detail":"","count":1}"#.utf8),
+            what: "event")
+        #expect(event.kind == .other)
+    }
+
     @Test func aNewerServersUnknownErrorCodeIsInternal() throws {
         let error: ControlError = try ControlJSON.decode(
             from: Array(#"{"code":"fromTheFuture","message":"m"}"#.utf8), what: "error")
@@ -180,6 +205,10 @@ private func post(_ path: String, _ body: String, more: String = "") -> [UInt8] 
             post("/v1/gc", #"{"dryRun":true,"apiVersion":"chunkd/v9"}"#, more: "connection: close\r\n"), "400",
             "expected chunkd/v1, found chunkd/v9"
         ),
+        (post("/v1/explain", "{}", more: "connection: close\r\n"), "400", "subject is missing"),
+        (post("/v1/drain", "{}", more: "connection: close\r\n"), "400", "hydrate is missing"),
+        (post("/v1/events", #"{"after":-1}"#, more: "connection: close\r\n"), "400", "not JSON, or a number"),
+        (post("/v1/faults", "", more: "connection: close\r\n"), "404", "no route POST /v1/faults"),
         (post("/v1/stat", "", more: "connection: close\r\n"), "404", "no route POST /v1/stat"),
         (Array("GET /v2/stat HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".utf8), "404", "no route"),
         (Array("nonsense\r\n\r\n".utf8), "400", "Bad Request"),

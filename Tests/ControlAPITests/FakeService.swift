@@ -56,6 +56,14 @@ final class FakeService: ControlService {
         return stat
     }()
 
+    static let explained: ExplainReply = {
+        var blob = ExplainedBlob(blob: digest, chunks: .max, residentChunks: 0, sharing: "public", chunk: 7)
+        blob.segment = .max
+        blob.holders = [ExplainedHolder(node: "b", zone: "", state: "partial", likelihood: 0.1, passedOver: "why")]
+        blob.sources = [ExplainedSource("b", why: "has it")]
+        return ExplainReply(subject: "r.example/a:1", kind: "image", blobs: [blob])
+    }()
+
     func mount(_ request: MountRequest) async throws -> MountReply {
         note("mount \(request.reference) \(request.pinnedDigest?.short ?? "-")")
         mountCalled.signal()
@@ -77,6 +85,25 @@ final class FakeService: ControlService {
     func umount(_ request: UmountRequest) async throws -> UmountReply {
         note("umount")
         return UmountReply(manifestDigest: request.manifestDigest, released: true)
+    }
+
+    static let faults: FaultsReply = {
+        var reader = BlockedReader(pid: .max, blockedSeconds: 1.5, chunk: .max, step: "fetching")
+        reader.command = "odd \u{1} name"
+        reader.blob = digest
+        reader.asked = ["peer/b", "registry/r.example"]
+        return FaultsReply(
+            blocked: [reader, BlockedReader(pid: 0, blockedSeconds: 0, chunk: 0, step: "x")], isCut: true)
+    }()
+
+    static let event = NodeEvent(
+        number: 7, unixSeconds: 1.5, kind: .peerQuarantined, subject: "b", detail: "wrong bytes", count: 3)
+
+    func faults() async throws -> FaultsReply { Self.faults }
+
+    func events(_ request: EventsRequest) async throws -> EventsReply {
+        note("events \(request.after.map(String.init) ?? "all")")
+        return EventsReply(events: [Self.event], last: 7, missed: 2)
     }
 
     func images() async throws -> ImagesReply { ImagesReply(images: Self.stat.images) }
@@ -111,6 +138,33 @@ final class FakeService: ControlService {
         GarbageReply(
             dryRun: request.dryRun,
             removed: [GarbageItem(manifestDigest: Self.digest, references: [], freedBytes: 5)], freedBytes: 5)
+    }
+
+    func limits(_ request: LimitsRequest) async throws -> LimitsReply {
+        note("limits" + (request.isEmpty ? "" : " changed"))
+        var reply = LimitsReply()
+        reply.uploadBytesPerSecond = 5
+        reply.apply(request)
+        return reply
+    }
+
+    func peers() async throws -> PeersReply {
+        PeersReply(
+            enabled: true, node: "a",
+            peers: [PeerSummary(name: "b", state: "alive", zone: "z", address: "10.0.0.2:4710", version: "1")])
+    }
+
+    func explain(_ request: ExplainRequest) async throws -> ExplainReply {
+        if request.subject == "missing" { throw ControlError(.notFound, "missing is nothing on this node") }
+        return Self.explained
+    }
+
+    func drain(
+        _ request: DrainRequest, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws -> DrainReply {
+        progress(.init(phase: "drain", doneChunks: 1, totalChunks: 4, doneBytes: 1, totalBytes: 4))
+        return DrainReply(
+            images: 1, filledChunks: 3, missingChunks: request.hydrate ? 1 : 0, announced: true, seconds: 0.5)
     }
 
     func doctor() async throws -> DoctorReply {

@@ -4,8 +4,9 @@ import Testing
 
 @Suite struct ChunkctlUsageTests {
     static let commands = [
-        "image", "image build", "image inspect", "mount", "umount", "images", "stat", "prefetch", "verify", "gc",
-        "doctor", "version", "gate-options", "completions",
+        "image", "image build", "image inspect", "mount", "umount", "images", "stat", "peers", "faults", "events",
+        "top", "explain", "drain", "limits", "pki", "prefetch", "verify", "gc", "doctor", "version", "gate-options",
+        "completions",
     ]
 
     @Test(arguments: commands)
@@ -87,6 +88,45 @@ import Testing
         let run = try await ChunkctlRun.run("stat", "--socket", agent.socket)
         #expect(run.status == 1)
         #expect(run.output.contains("TAINTED") && run.errors.contains("may have seen zeros"))
+        await agent.end()
+    }
+
+    @Test func explainSaysWhoWouldBeAskedInWhichOrder() async throws {
+        let agent = try await ScriptedAgent()
+        let run = try await ChunkctlRun.run("explain", "r.example/a:1", "--socket", agent.socket)
+        #expect(run.status == 0)
+        #expect(
+            run.output.hasSuffix(
+                """
+                here:          500 of 2000 chunks
+                sharing:       with nodes that could pull the manifest
+                trackers:      b, c
+                interested:    2 other nodes
+                chunk:         7, 512 KiB, segment 1
+                chunk digest:  \(ScriptedAgent.digest)
+
+                NODE  ZONE  SAYS      HAS IT  NOT ASKED
+                b     z     partial     0.75
+                c     -     complete    1.00  quarantined: wrong_bytes
+
+                ORDER  SOURCE              WHY
+                    1  b                   has it
+                    2  registry/r.example  then
+
+                """), "\(run.output)")
+        let missing = try await ChunkctlRun.run("explain", "missing", "--socket", agent.socket)
+        #expect(missing.status == 1 && missing.errors.contains("missing is nothing on this node"))
+        await agent.end()
+    }
+
+    @Test func drainExits1WhenChunksAreLeft() async throws {
+        let agent = try await ScriptedAgent()
+        let short = try await ChunkctlRun.run("drain", "--socket", agent.socket)
+        #expect(short.status == 1 && short.errors.contains("1 chunks of mounted images could not be had"))
+        let done = try await ChunkctlRun.run("drain", "--no-hydrate", "--socket", agent.socket)
+        #expect(done.status == 0)
+        #expect(
+            done.output == "1 mounted images, 3 chunks fetched; the cluster knows that this node leaves; 500 ms\n")
         await agent.end()
     }
 

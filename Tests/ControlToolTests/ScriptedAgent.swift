@@ -49,6 +49,23 @@ final class ScriptedAgent: ControlService {
             ])
     }
 
+    static let explained: ExplainReply = {
+        var blob = ExplainedBlob(blob: digest, chunks: 2000, residentChunks: 500, sharing: "manifest", chunk: 7)
+        blob.wireID = digest.hex
+        blob.trackers = ["b", "c"]
+        blob.interestedNodes = 2
+        blob.chunkDigest = digest
+        blob.chunkBytes = 1 << 19
+        blob.segment = 1
+        blob.holders = [
+            ExplainedHolder(node: "b", zone: "z", state: "partial", likelihood: 0.75),
+            ExplainedHolder(
+                node: "c", zone: "", state: "complete", likelihood: 1, passedOver: "quarantined: wrong_bytes"),
+        ]
+        blob.sources = [ExplainedSource("b", why: "has it"), ExplainedSource("registry/r.example", why: "then")]
+        return ExplainReply(subject: "r.example/a:1", kind: "image", blobs: [blob])
+    }()
+
     func mount(_ request: MountRequest) async throws -> MountReply {
         note("mount \(request.reference)")
         if request.reference == "missing" { throw ControlError(.notFound, "no image missing", hint: "check the tag") }
@@ -99,6 +116,65 @@ final class ScriptedAgent: ControlService {
             dryRun: request.dryRun,
             removed: [GarbageItem(manifestDigest: Self.digest, references: ["r.example/old:1"], freedBytes: 5 << 20)],
             freedBytes: 5 << 20)
+    }
+
+    func limits(_ request: LimitsRequest) async throws -> LimitsReply {
+        note(request.isEmpty ? "limits" : "limits changed")
+        if request.uploadBytesPerSecond != nil { throw ControlError(.conflict, "no peers", hint: "certificates") }
+        var reply = LimitsReply()
+        reply.registryBytesPerSecond = 100 << 20
+        reply.apply(request)
+        return reply
+    }
+
+    func peers() async throws -> PeersReply {
+        PeersReply(
+            enabled: true, node: "a",
+            peers: [PeerSummary(name: "b", state: "alive", zone: "z", address: "10.0.0.2:4710", version: "1")])
+    }
+
+    func faults() async throws -> FaultsReply {
+        if gap { return FaultsReply(blocked: []) }
+        var reader = BlockedReader(pid: 4711, blockedSeconds: 12.4, chunk: 17, step: "fetching")
+        reader.command = "llama"
+        reader.container = Self.digest.hex
+        reader.image = "r.example/a:1"
+        reader.blob = Self.digest
+        reader.source = "registry/r.example"
+        reader.sourceSeconds = 0.25
+        reader.attempts = 3
+        reader.asked = ["peer/b", "registry/r.example"]
+        return FaultsReply(
+            blocked: [reader, BlockedReader(pid: 0, blockedSeconds: 0.1, chunk: 18, step: "describing")], isCut: true)
+    }
+
+    /// One more event at each call, four at most: then the agent has gone.
+    func events(_ request: EventsRequest) async throws -> EventsReply {
+        note("events \(request.after.map(String.init) ?? "all")")
+        let all: [NodeEvent] = [
+            NodeEvent(number: 1, unixSeconds: 1_763_760_000.9, kind: .mounted, subject: "r.example/a:1", detail: ""),
+            NodeEvent(
+                number: 2, unixSeconds: 1_763_760_001, kind: .peerQuarantined, subject: "b", detail: "wrong bytes",
+                count: 3),
+            NodeEvent(number: 3, unixSeconds: 1_763_760_002, kind: .peerLeft, subject: "c", detail: ""),
+        ]
+        let after = request.after ?? 0
+        if after == 3 { throw ControlError(.agentAway, "chunkd has gone") }
+        let upTo = after == 0 ? 2 : after + 1
+        return EventsReply(events: all.filter { $0.number > after && $0.number <= upTo }, last: upTo)
+    }
+
+    func explain(_ request: ExplainRequest) async throws -> ExplainReply {
+        if request.subject == "missing" { throw ControlError(.notFound, "missing is nothing on this node") }
+        return Self.explained
+    }
+
+    func drain(
+        _ request: DrainRequest, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws -> DrainReply {
+        progress(.init(phase: "drain", doneChunks: 1, totalChunks: 4, doneBytes: 1, totalBytes: 4))
+        return DrainReply(
+            images: 1, filledChunks: 3, missingChunks: request.hydrate ? 1 : 0, announced: true, seconds: 0.5)
     }
 
     func doctor() async throws -> DoctorReply {

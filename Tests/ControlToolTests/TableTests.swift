@@ -2,6 +2,11 @@ import ControlTool
 import Testing
 
 @Suite struct TableTests {
+    @Test func controlCharactersNeverReachATerminal() {
+        let text = Table.render(header: ["NAME"], rows: [["a\u{1B}[2Jb\n"], ["\u{9B}c"], ["ä–ok"]])
+        #expect(text == "NAME\na?[2Jb?\n?c\nä–ok")
+    }
+
     @Test func columnsAreAlignedWithoutTrailingSpaces() {
         let text = Table.render(
             header: ["IMAGE", "SIZE"], rows: [["a", "1 B"], ["longer/name", "10 GiB"], ["c", ""]], right: [1])

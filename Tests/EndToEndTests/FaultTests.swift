@@ -87,5 +87,49 @@ extension EndToEnd {
             #expect(outcome == [.failed(EIO)])
             try node.expectHealthy()
         }
+
+        @Test("faults names who is blocked, on which image, and whom the chunk is asked of; events say what happened")
+        func faultsAndEvents() throws {
+            let images = try Images()
+            var options = Node.Options()
+            options.settings = ["fetch: {deadline: 6s}", "gate: {deadline: 8s}"]
+            options.gateArguments = ["--deadline", "8s"]
+            let node = try Node([images.registry], options)
+            let tree = try images.plainTree("tree", [("file", 4 << 20)])
+            let reference = images.reference("blocked")
+            try node.build(tree, to: reference)
+            let mount = try node.mount(reference)
+            #expect(try node.control(FaultsReply.self, "faults").blocked == [])
+            images.registry.stop()
+
+            let reader = try ProcessFixture(
+                ["dd", "if=\(mount)/file", "of=/dev/null", "bs=4096", "count=1"],
+                logFile: node.scratch.appending("dd.log"))
+            let registry = "registry/" + reference.prefix { $0 != "/" }
+            var seen: [BlockedReader] = []
+            let named = Wait.until(.seconds(5)) {
+                seen = (try? node.control(FaultsReply.self, "faults").blocked) ?? []
+                return seen.contains { $0.pid == UInt32(reader.pid) && $0.asked == [registry] }
+            }
+            #expect(named, "\(seen)")
+            let blocked = try #require(seen.first { $0.pid == UInt32(reader.pid) })
+            #expect(blocked.command == "dd")
+            #expect(blocked.image == reference)
+            #expect(blocked.source == registry)
+            #expect(["fetching", "backingOff", "queued"].contains(blocked.step), "\(blocked.step)")
+            #expect(blocked.blob != nil && (blocked.chunkBytes ?? 0) > 0)
+            let table = try node.control(["faults"]).text
+            #expect(table.contains("\(reader.pid)") && table.contains(registry), "\(table)")
+
+            #expect(reader.wait(atMost: .seconds(30)) == 1, "dd was to get EIO")
+            #expect(try node.control(FaultsReply.self, "faults").blocked == [])
+            let events = try node.control(EventsReply.self, "events").events
+            for kind: NodeEvent.Kind in [.started, .gateConnected, .mounted, .sourceFailed, .readFailed] {
+                #expect(events.contains { $0.kind == kind }, "\(kind): \(events.map(\.kind))")
+            }
+            #expect(events.first { $0.kind == .sourceFailed }?.subject == registry)
+            #expect(try node.control(["top"]).text.contains("blocked readers:"))
+            try node.expectHealthy()
+        }
     }
 }

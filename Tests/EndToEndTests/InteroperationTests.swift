@@ -22,7 +22,8 @@ extension EndToEnd {
                 let manifest = try #require(index.manifests.first)
                 manifestDigest = manifest.digest
                 let text = try Self.data(Self.blob(path, manifest.digest))
-                image = try ChunkdImage(manifest: try JSONDecoder().decode(Manifest.self, from: text))
+                image = try ChunkdImage(
+                    manifest: try JSONDecoder().decode(Manifest.self, from: text), bytes: Array(text))
             }
 
             func blob(_ digest: Digest) -> String { Self.blob(path, digest) }

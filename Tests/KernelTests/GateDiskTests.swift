@@ -122,7 +122,7 @@ struct GateDiskTests {
         let client = try gate.connect()
         let info = try client.open(image)
         let user = try scratch.makeDirectory("user")
-        try Mount.bind(info.path, onto: user)
+        try Mount.bind(info.path, onto: user, isConfined: true)
         for request in [GateProtocol.Request.removeImage(manifest: image.digest), .closeImage(manifest: image.digest)] {
             guard case .reply(let errno, _, let message) = try client.ask(request) else {
                 Issue.record("no reply to \(request)")

@@ -131,6 +131,7 @@ final class GateClient: Sendable {
     private let socket: PacketSocket
     private let arena: File
     private let inbox = Monitor<[(event: GateProtocol.Event, number: UInt32)]>([])
+    private let files = Monitor<[File]>([])
     private let closed = Monitor(false)
 
     init(path: String) throws {
@@ -144,7 +145,10 @@ final class GateClient: Sendable {
         try Thread.start("gate-client") { [self] in
             while let message = try? socket.receive(limit: GateProtocol.maxFrameSize, maxDescriptors: 1),
                 let decoded = try? GateProtocol.decodeEvent(message.bytes)
-            { inbox.update { $0.append(decoded) } }
+            {
+                files.update { $0 += message.descriptors }
+                inbox.update { $0.append(decoded) }
+            }
             closed.update { $0 = true }
             inbox.update { $0.append((.reply(errno: UInt32(EPIPE), value: 0, message: "closed"), 1)) }
         }
@@ -192,6 +196,20 @@ final class GateClient: Sendable {
         return info
     }
 
+    /// The descriptor that came beside the answer.
+    func blobFile(_ blob: UInt32) throws -> File {
+        try file(for: .blobFile(blob: blob))
+    }
+
+    func bootstrapFile(_ manifest: Digest) throws -> File { try file(for: .bootstrapFile(manifest: manifest)) }
+
+    private func file(for request: GateProtocol.Request) throws -> File {
+        guard case .reply(0, _, _) = try ask(request), let file = files.update({ $0.popLast() }) else {
+            throw FixtureError("no file for \(request)")
+        }
+        return file
+    }
+
     func miss() throws -> GateProtocol.ChunkAddress {
         try event { event, _ in if case .miss(let address) = event { address } else { nil } }
     }
@@ -201,14 +219,23 @@ final class GateClient: Sendable {
     func fill(
         _ at: GateProtocol.ChunkAddress, _ bytes: [UInt8], slot: UInt32 = 0, repair: Bool = false
     ) throws -> GateProtocol.FillStatus {
+        try startFill(at, bytes, slot: slot, repair: repair)
+        return try filled(at, slot: slot)
+    }
+
+    /// Brings bytes for a chunk; `filled` waits for what became of them.
+    func startFill(_ at: GateProtocol.ChunkAddress, _ bytes: [UInt8], slot: UInt32, repair: Bool = false) throws {
         try arena.writeAll(bytes, at: UInt64(slot) * UInt64(Self.slotSize))
         try send(.fill(at: at, slot: slot, length: UInt32(bytes.count), repair: repair))
-        return try event { event, _ in
+    }
+
+    func filled(_ at: GateProtocol.ChunkAddress, slot: UInt32) throws -> GateProtocol.FillStatus {
+        try event { event, _ in
             if case .filled(at, slot, let status, _) = event { status } else { nil }
         }
     }
 
-    /// Answers misses from `image` until `done`; a bounded loop.
+    /// Answers misses from `image` until `done`, as chunkd would: what cannot be written fails. A bounded loop.
     func serve(_ image: GateImage, until done: () -> Bool) throws {
         let address: (GateProtocol.Event, UInt32) -> GateProtocol.ChunkAddress? = { event, _ in
             if case .miss(let address) = event { address } else { nil }
@@ -219,7 +246,10 @@ final class GateClient: Sendable {
                 guard let at = queue.firstIndex(where: { address($0.event, 0) != nil }) else { return nil }
                 return address(queue.remove(at: at).event, 0)
             }
-            if let wanted { try fill(wanted, image.chunk(Int(wanted.chunk))) }
+            guard let wanted else { continue }
+            if try fill(wanted, image.chunk(Int(wanted.chunk))) == .writeFailed {
+                try send(.fail(at: wanted, errno: UInt32(EIO)))
+            }
         }
         throw FixtureError("not done after 100,000 turns")
     }
@@ -232,7 +262,17 @@ final class GateClient: Sendable {
 
 /// Reads of a file on threads of their own; each ends with bytes or an errno.
 final class Readers: Sendable {
-    enum Outcome: Equatable, Sendable { case bytes([UInt8]), failed(Int32) }
+    enum Outcome: Equatable, Sendable, CustomStringConvertible {
+        case bytes([UInt8]), failed(Int32)
+
+        var description: String {
+            switch self {
+            case .failed(let code): "errno \(code)"
+            case .bytes(let bytes):
+                "\(bytes.count) bytes, \(bytes.count { $0 == 0 }) of them zero, CRC \(CRC32C.checksum(bytes))"
+            }
+        }
+    }
     private let outcomes = Monitor<[Outcome]>([])
     private let count: Int
 

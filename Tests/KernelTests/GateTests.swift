@@ -77,6 +77,27 @@ struct GateTests {
         try requireNoSelfEvents(client)
     }
 
+    @Test func whoIsBlockedOnWhatCanBeAsked() throws {
+        let gate = try RunningGate(scratch)
+        let client = try gate.connect()
+        let info = try client.open(image)
+        #expect(try client.ask(.listBlocked) == .blocked([]))
+        let readers = try Readers(3, path: info.path + "/small", offset: 0, length: 6)
+        let wanted = try client.miss()
+        func blocked() throws -> [GateProtocol.BlockedReader] {
+            guard case .blocked(let list) = try client.ask(.listBlocked) else { throw FixtureError("no list") }
+            return list
+        }
+        // One of the three raises the event; the others wait for its page.
+        let list = try blocked()
+        #expect(!list.isEmpty && list.allSatisfy { $0.pid == UInt32(getpid()) && $0.at == wanted })
+        #expect(Wait.until(.seconds(5)) { ((try? blocked().first?.milliseconds) ?? 0) > 20 })
+        try client.serve(image) { readers.finished == 3 }
+        #expect(try readers.wait().count == 3)
+        #expect(try client.ask(.listBlocked) == .blocked([]))
+        try requireNoSelfEvents(client)
+    }
+
     @Test func readersBlockedWhileChunkdIsAwayAreServedWhenItIsBack() throws {
         let gate = try RunningGate(scratch)
         let first = try gate.connect()
@@ -116,6 +137,40 @@ struct GateTests {
         let after = try Readers(1, path: info.path + "/big", offset: 0, length: big.count)
         try second.serve(image) { after.finished == 1 }
         #expect(try after.wait() == [.bytes(big)])
+    }
+
+    @Test func whatWasFetchedJustBeforeAReplacementIsThereAfterIt() throws {
+        let gate = try RunningGate(scratch)
+        let client = try gate.connect()
+        let info = try client.open(image, mount: false)
+        let blob = try #require(info.blobs.first?.handle)
+        let few = 5
+        for chunk in 0..<few {
+            #expect(try client.fill(.init(blob: blob, chunk: UInt32(chunk)), image.chunk(chunk)) == .resident)
+        }
+        kill(gate.process.pid, SIGHUP)
+        #expect(client.waitClosed())
+        let after = try gate.connect().open(image, mount: false)
+        #expect(after.blobs.first?.residentCount == UInt32(few))
+    }
+
+    @Test func theAgentReadsWhatIsResidentWithoutEventsAndCannotWriteIt() throws {
+        let gate = try RunningGate(scratch)
+        let client = try gate.connect()
+        let info = try client.open(image)
+        let blob = try #require(info.blobs.first?.handle)
+        try client.fill(.init(blob: blob, chunk: 0), image.chunk(0))
+        let before = try client.counters()[.events]
+        let file = try client.blobFile(blob)
+        #expect(try file.contents(limit: 1 << 30).starts(with: image.chunk(0)))
+        #expect(try client.counters()[.events] == before, "reading for a peer is nobody's access")
+        var byte: UInt8 = 1
+        #expect(pwrite(file.descriptor, &byte, 1, 0) == -1 && errno == EBADF)
+        #expect(throws: (any Error).self) { try client.blobFile(blob + 1000) }
+        #expect(try client.bootstrapFile(image.digest).contents(limit: 1 << 30) == image.bootstrap)
+        let unknown = try #require(Digest(rawBytes: [UInt8](repeating: 1, count: 32)))
+        #expect(throws: (any Error).self) { try client.bootstrapFile(unknown) }
+        try requireNoSelfEvents(client)
     }
 
     @Test func aCompleteBlobGraduatesAndIsNeverAskedForAgain() throws {

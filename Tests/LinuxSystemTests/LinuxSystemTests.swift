@@ -1,5 +1,5 @@
 import Glibc
-import LinuxSystem
+@testable import LinuxSystem
 import TestSupport
 import Testing
 
@@ -17,6 +17,16 @@ import Testing
             #expect(MountEntry(line: bad) == nil, "\(bad)")
         }
         #expect(try MountEntry.all().contains { $0.mountPoint == "/" })
+    }
+
+    @Test func onlyExecutableFileMappingsAreProgramText() {
+        let text = "7f10-7f20 r-xp 00000000 00:1f 7 /usr/bin/x"
+        #expect(ProgramText.textRange(text) == 0x7f10..<0x7f20)
+        for other in [
+            "7f10-7f20 rw-p 00000000 00:1f 7 /usr/bin/x", "7f10-7f20 r--p 00000000 00:1f 7 /usr/bin/x",
+            "7f10-7f20 r-xp 00000000 00:00 0 [vdso]", "7f10-7f20 r-xp 00000000 00:00 0", "7f20-7f10 r-xp 0 0 0 /x", "",
+        ] { #expect(ProgramText.textRange(other) == nil, "\(other)") }
+        ProgramText.release()
     }
 
     @Test func errorsNameTheCallThePlaceAndTheErrno() {

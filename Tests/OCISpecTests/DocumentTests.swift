@@ -101,14 +101,13 @@ private func decode<T: Decodable>(_: T.Type, _ json: String) throws -> T {
         let layers = ChunkdImage.layers(
             bootstrap: Descriptor(mediaType: "", digest: try digest(1), size: 8192),
             blobs: [
-                (
-                    Descriptor(mediaType: "", digest: try digest(2), size: 1000), .zstd, 4096,
-                    Descriptor(mediaType: "", digest: try digest(3), size: 144)
-                ),
-                (
-                    Descriptor(mediaType: "", digest: try digest(4), size: 8192), .raw, 8192,
-                    Descriptor(mediaType: "", digest: try digest(5), size: 184)
-                ),
+                ChunkdImage.Blob(
+                    descriptor: Descriptor(mediaType: "", digest: try digest(2), size: 1000), compression: .zstd,
+                    rawSize: 4096, index: Descriptor(mediaType: "", digest: try digest(3), size: 144),
+                    seekTable: try digest(6)),
+                ChunkdImage.Blob(
+                    descriptor: Descriptor(mediaType: "", digest: try digest(4), size: 8192), compression: .raw,
+                    rawSize: 8192, index: Descriptor(mediaType: "", digest: try digest(5), size: 184), seekTable: nil),
             ])
         var out = Manifest(
             config: Descriptor(mediaType: MediaTypes.ociConfig, digest: try digest(0), size: 200), layers: layers)
@@ -116,22 +115,29 @@ private func decode<T: Decodable>(_: T.Type, _ json: String) throws -> T {
         return out
     }
 
+    func image(_ manifest: Manifest) throws -> ChunkdImage {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        return try ChunkdImage(manifest: manifest, bytes: Array(try encoder.encode(manifest)))
+    }
+
     @Test func ourManifestIsTakenApart() throws {
-        let image = try ChunkdImage(manifest: manifest())
+        let image = try self.image(manifest())
         #expect(image.config.digest == (try digest(0)))
         #expect(image.bootstrap.digest == (try digest(1)))
         #expect(image.blobs.map(\.compression) == [.zstd, .raw])
         #expect(image.blobs.map(\.rawSize) == [4096, 8192])
+        #expect(image.blobs.map(\.seekTable) == [try digest(6), nil])
         #expect(image.blobs.map(\.descriptor.digest) == [try digest(2), try digest(4)])
         #expect(image.blobs.map(\.index.digest) == [try digest(3), try digest(5)])
-        let empty = try ChunkdImage(manifest: manifest { $0.layers = [$0.layers[0]] })
+        let empty = try self.image(manifest { $0.layers = [$0.layers[0]] })
         #expect(empty.blobs.isEmpty)
     }
 
     @Test func anOrdinaryImageIsToldHowToBuildOne() throws {
         let ordinary = try manifest { $0.layers[0].mediaType = MediaTypes.ociLayerGzip }
         for manifest in [ordinary, try manifest { $0.layers = [] }] {
-            #expect { try ChunkdImage(manifest: manifest) } throws: { error in
+            #expect { try self.image(manifest) } throws: { error in
                 let text = "\(error)"
                 return (error as? OCISpecError)?.code == .notChunkdImage && text.hasPrefix("not a chunkd image: ")
                     && text.hasSuffix("; build one with chunkctl image build")
@@ -148,6 +154,11 @@ private func decode<T: Decodable>(_: T.Type, _ json: String) throws -> T {
             ("bootstrap size", { $0.layers[0].size = UInt64(Limits.maxBootstrapSize) + 1 }),
             ("bootstrap too small", { $0.layers[0].size = 0 }),
             ("no raw size", { $0.layers[1].annotations = [:] }),
+            ("no seek table", { $0.layers[1].annotations[ChunkdImage.seekTableAnnotation] = nil }),
+            (
+                "seek table as a digest",
+                { $0.layers[1].annotations[ChunkdImage.seekTableAnnotation] = "\(try digest(6))" }
+            ),
             ("raw size word", { $0.layers[1].annotations[ChunkdImage.rawSizeAnnotation] = "many" }),
             ("raw size sign", { $0.layers[1].annotations[ChunkdImage.rawSizeAnnotation] = "+4096" }),
             ("raw size zero", { $0.layers[1].annotations[ChunkdImage.rawSizeAnnotation] = "0" }),
@@ -158,6 +169,9 @@ private func decode<T: Decodable>(_: T.Type, _ json: String) throws -> T {
             ("index size", { $0.layers[2].size = UInt64(Limits.maxChunkIndexSize) + 1 }),
             ("index too small", { $0.layers[2].size = 103 }),
             ("same blob twice", { $0.layers[3].digest = $0.layers[1].digest }),
+            ("a digest elsewhere", { $0.annotations["note"] = "\(try digest(9))" }),
+            ("a pair of digests elsewhere", { $0.annotations["note"] = "\(try digest(8)) \(try digest(9))" }),
+            ("half a digest elsewhere", { $0.layers[1].annotations["note"] = "sha256:0123" }),
             ("blob type", { $0.layers[1].mediaType = MediaTypes.ociLayerZstd }),
             (
                 "too many",
@@ -172,7 +186,7 @@ private func decode<T: Decodable>(_: T.Type, _ json: String) throws -> T {
         ]
         for (name, change) in changes {
             let broken = try manifest(change)
-            #expect(throws: OCISpecError.self, "\(name)") { try ChunkdImage(manifest: broken) }
+            #expect(throws: OCISpecError.self, "\(name)") { try image(broken) }
         }
     }
 }

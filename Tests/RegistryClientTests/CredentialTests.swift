@@ -1,5 +1,6 @@
 import Glibc
 import HTTPTransfer
+import OCISpec
 import TestSupport
 import Testing
 
@@ -38,6 +39,29 @@ import Testing
         #expect(try lookup("r.example", config: config) == expected)
         #expect(try lookup("other.example", config: config) == nil)
         #expect(try lookup("r.example:5000", config: config) == nil)
+    }
+
+    @Test func aRegistryIsAnonymousWhenNeitherItNorAMirrorOfItIsShownAnything() async throws {
+        func isAnonymous(_ hosts: [String: HostConfiguration] = [:], config: String = "{}") async throws -> Bool {
+            let path = try directory.write("config.json", config)
+            let client = RegistryClient(
+                configuration: RegistryConfiguration(hosts: hosts, dockerConfigPath: path))
+            let answer = await client.isAnonymous(try Reference("r.example/a:1"))
+            await client.shutDown()
+            return answer
+        }
+        let login = #"{"auths":{"r.example":{"auth":"dTpw"}}}"#
+        #expect(try await isAnonymous())
+        #expect(try await isAnonymous(["other.example": HostConfiguration(credential: .bearer("t"))]))
+        #expect(try await !isAnonymous(config: login))
+        #expect(try await !isAnonymous(["r.example": HostConfiguration(clientCertificateFile: "/x.crt")]))
+        #expect(
+            try await !isAnonymous([
+                "r.example": HostConfiguration(mirrors: ["m.example"]),
+                "m.example": HostConfiguration(credential: .bearer("t")),
+            ]))
+        // What cannot be read may hold one.
+        #expect(try await !isAnonymous(config: "["))
     }
 
     @Test func nothingConfiguredIsNoCredential() throws {

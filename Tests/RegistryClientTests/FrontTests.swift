@@ -91,6 +91,8 @@ import Testing
         #expect(result.host == "127.0.0.1:\(cdn)")
         _ = try await client.imageManifest(Reference("\(host)/app:1"), platform: .current)
         // One redirect for five ranges, and never a credential at the second origin.
+        // nginx writes a line when it has answered.
+        #expect(await Wait.eventually(.seconds(10)) { nginx.accessLog.contains(" 307 ") })
         #expect(nginx.accessLog.split(separator: "\n").filter { $0.contains(" 307 ") }.count == 1)
         #expect(!nginx.accessLog.contains(" 400 "))
     }
@@ -157,7 +159,10 @@ import Testing
         let proxy = ProxySettings(http: "http://\(host)", noProxy: ["other.test"])
         let through = client(name, HostConfiguration(usesPlainHTTP: true), proxy: proxy)
         try await read(through, name)
-        #expect(nginx.accessLog.contains("http://registry.test:5000/v2/app/blobs/"))
+        #expect(
+            await Wait.eventually(.seconds(10)) {
+                nginx.accessLog.contains("http://registry.test:5000/v2/app/blobs/")
+            })
         let excluded = client(
             name, HostConfiguration(usesPlainHTTP: true), retry: RetryPolicy(maxAttempts: 1),
             proxy: ProxySettings(http: "http://\(host)", noProxy: [".test"]))

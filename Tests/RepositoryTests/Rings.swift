@@ -10,13 +10,18 @@ enum Rings {
     }
 
     /// Pure modules ask nothing of the world: no Foundation, no C library, no clock, no chance, no `async`.
-    static let pure: Set<String> = ["ChunkModel", "ErofsFormat", "OCISpec", "ChunkResolution"]
+    static let pure: Set<String> = [
+        "ChunkModel", "ErofsFormat", "OCISpec", "Membership", "ContentIndex", "ChunkResolution",
+    ]
 
     /// The composition that runs as root. All that it reaches stays free of Foundation, network, TLS, JSON and SQLite.
     static let gate = "Gate"
     static let forbiddenInGate: Set<String> = [
         "Foundation", "FoundationEssentials", "FoundationNetworking", "Dispatch", "HTTPTransfer", "Catalogue",
         "RegistryClient", "ControlAPI", "Telemetry", "Settings", "CCurl", "GRDB", "NIOCore", "NIOPosix", "NIOHTTP1",
+        "NIOSSL", "CTLS", "PeerTransport", "PeerExchange", "PeerWire", "SwiftProtobuf", "Membership", "ContentIndex",
+        "Snapshotter",
+        "GRPCCore",
     ]
 
     /// What every module but the pure ones may use.
@@ -34,19 +39,25 @@ enum Rings {
     /// From the bottom up.
     static let table: [Module] = [
         // C shims.
-        pure("CLinux", []), pure("CCurlSystem", []), pure("CCurl", ["CCurlSystem"]), pure("COpenSSL", []),
-        pure("CZstd", []),
+        pure("CLinux", []), pure("CCurlSystem", []), pure("CCurl", ["CCurlSystem"]), pure("CTLS", []),
+        pure("COpenSSL", []), pure("CZstd", []),
         // Pure.
         pure("ChunkModel", []),
         pure("ErofsFormat", ["ChunkModel"]),
         pure("OCISpec", ["ChunkModel"]),
-        pure("ChunkResolution", ["ChunkModel"]),
+        pure("Membership", ["ChunkModel"]),
+        pure("ContentIndex", ["ChunkModel"]),
+        pure("ChunkResolution", ["ChunkModel", "ContentIndex"]),
         // One foreign interface each.
         module("LinuxSystem", ["CLinux"]),
         module("PreContent", ["CLinux", "LinuxSystem"]),
         module("Integrity", ["COpenSSL", "ChunkModel"]),
         module("Zstandard", ["CZstd", "ChunkModel"]),
         module("HTTPTransfer", ["CCurl"], foundation),
+        module("PeerWire", ["ChunkModel", "Membership"], foundation, ["SwiftProtobuf"]),
+        module(
+            "PeerTransport", ["CTLS", "ChunkModel", "HTTPTransfer", "LinuxSystem"], foundation, nio,
+            ["NIOSSL", "NIOTLS"]),
         module("Catalogue", ["ChunkModel", "LinuxSystem"], foundation, ["GRDB"]),
         // Services.
         module("ChunkStore", ["ChunkModel", "Integrity", "LinuxSystem", "PreContent"]),
@@ -61,27 +72,42 @@ enum Rings {
             "Settings", ["HTTPTransfer", "RegistryClient"], foundation, ["Configuration", "Yams", "SystemPackage"]),
         module("Telemetry", ["LinuxSystem"], foundation, nio, ["CoreMetrics", "Logging", "Metrics"]),
         module("ControlAPI", ["ChunkModel", "HTTPTransfer", "LinuxSystem"], foundation, nio, ["Logging"]),
+        module(
+            "PeerExchange", ["CLinux", "ChunkModel", "HTTPTransfer", "LinuxSystem", "PeerTransport"], foundation, nio),
+        module(
+            "Snapshotter", ["Catalogue", "ChunkModel"],
+            ["GRPCCore", "GRPCNIOTransportHTTP2Posix", "GRPCProtobuf", "SwiftProtobuf", "Logging"]),
+        module("DevelopmentPKI", ["ChunkModel", "LinuxSystem", "PeerTransport"], foundation),
+        module("ClusterSimulator", ["ChunkModel", "Membership", "PeerWire", "ContentIndex", "ChunkResolution"]),
         // Composition.
         module(
             "Gate", ["CLinux", "ChunkModel", "ErofsFormat", "Integrity", "LinuxSystem", "PreContent", "ChunkStore"]),
         module(
             "Agent",
             [
-                "CLinux", "ChunkModel", "OCISpec", "ChunkResolution", "LinuxSystem", "Integrity", "Zstandard",
-                "HTTPTransfer", "Catalogue", "RegistryClient", "ControlAPI", "Telemetry", "Settings",
+                "CLinux", "ChunkModel", "OCISpec", "Membership", "ContentIndex", "ChunkResolution", "LinuxSystem",
+                "Integrity", "Zstandard", "HTTPTransfer", "PeerWire", "PeerTransport", "PeerExchange", "Catalogue",
+                "RegistryClient", "ControlAPI", "Telemetry", "Settings", "Snapshotter",
             ], foundation, ["ArgumentParser", "Logging", "NIOCore", "NIOPosix", "ServiceLifecycle", "UnixSignals"]),
         module(
             "ControlTool",
             [
                 "ChunkModel", "ErofsFormat", "OCISpec", "Integrity", "LinuxSystem", "PreContent", "HTTPTransfer",
-                "RegistryClient", "ImageBuild", "Settings", "ControlAPI",
+                "RegistryClient", "ImageBuild", "Settings", "ControlAPI", "PeerTransport", "DevelopmentPKI",
             ], foundation, ["ArgumentParser", "Dispatch"]),
         // Executables.
         module("chunkgate", ["Gate"]),
         module("chunkd", ["Agent"]),
         module("chunkctl", ["ControlTool"]),
+        module("chunksim", ["ClusterSimulator"], foundation, ["ArgumentParser"]),
         // For tests.
         module("TestSupport", ["CLinux", "ChunkModel", "LinuxSystem", "Integrity"], foundation),
+        module(
+            "PeerTestSupport", ["ChunkModel", "LinuxSystem", "PeerTransport", "DevelopmentPKI", "TestSupport"],
+            foundation, nio),
+        module(
+            "ContainerTestSupport", [], foundation,
+            ["GRPCCore", "GRPCNIOTransportHTTP2Posix", "GRPCProtobuf", "SwiftProtobuf"]),
     ]
 
     static func module(_ name: String) -> Module? { table.first { $0.name == name } }

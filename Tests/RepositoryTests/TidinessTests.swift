@@ -18,6 +18,14 @@ struct TidinessTests {
         #expect(found == [])
     }
 
+    @Test("every directory of tests is a target, so that none is left out of `make test`")
+    func testsAreBuilt() throws {
+        let manifest = try Repository.text("Package.swift")
+        let directories = try Repository.directories(in: "Tests").filter { $0 != "Fuzz" }
+        #expect(directories.contains("RepositoryTests"))
+        #expect(directories.filter { !manifest.contains("\"\($0)\"") } == [])
+    }
+
     @Test("dependencies are pinned")
     func dependenciesArePinned() throws {
         let manifest = try Repository.text("Package.swift")
@@ -63,6 +71,24 @@ struct TidinessTests {
         }
     }
 
+    @Test("the example configuration and the chart's schema and table follow from the manual's settings")
+    func generatedFilesFollow() throws {
+        let (status, said) = try run(["scripts/generate", "--check"])
+        #expect(status == 0, "\(said)")
+    }
+
+    @Test("shell scripts are clean")
+    func scriptsAreClean() throws {
+        let folders = ["scripts", "cluster", "Benchmarks", "charts", ".ci"]
+        let scripts = folders.flatMap { Repository.files(in: $0, ending: [""]) }.filter { file in
+            guard let text = try? Repository.text(file) else { return false }
+            return text.hasPrefix("#!/bin/sh\n") || text.hasPrefix("#!/usr/bin/env bash\n")
+        }
+        #expect(scripts.contains("cluster/image/chunkgate-host") && scripts.count > 15, "\(scripts)")
+        let (status, said) = try run(["shellcheck", "--external-sources"] + scripts)
+        #expect(status == 0, "\(said.prefix(2000))")
+    }
+
     @Test("CI runs the documented test command")
     func ciRunsTheTests() throws {
         #expect(try Repository.text(".ci/run").contains("make test"))
@@ -70,10 +96,16 @@ struct TidinessTests {
 
     @Test("sources are formatted", .timeLimit(.minutes(3)))
     func sourcesAreFormatted() throws {
+        let (status, said) = try run(
+            ["swift", "format", "lint", "--strict", "--configuration", ".swift-format"] + Repository.swiftFiles)
+        #expect(status == 0, "\(said.prefix(2000))")
+    }
+
+    /// Runs a program at the top of the repository; its exit status and what it said.
+    private func run(_ words: [String]) throws -> (status: Int32, said: String) {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments =
-            ["swift", "format", "lint", "--strict", "--configuration", ".swift-format"] + Repository.swiftFiles
+        process.arguments = words
         process.currentDirectoryURL = Repository.root
         let output = Pipe()
         process.standardOutput = output
@@ -81,7 +113,7 @@ struct TidinessTests {
         try process.run()
         let said = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
         process.waitUntilExit()
-        #expect(process.terminationStatus == 0, "\(said.prefix(2000))")
+        return (process.terminationStatus, said)
     }
 
     @Test("the checks find what they look for")

@@ -66,14 +66,28 @@ extension FetchEngine {
             if resident {
                 jobs[number].outcome.filled += 1
                 jobs[number].outcome.rawBytes += UInt64(layout.index[key.chunk].size)
-                if source == .registry {
-                    jobs[number].outcome.fetchedBytes += UInt64(layout.storedRange(of: key.chunk..<key.chunk + 1).count)
+                let chunk = key.chunk..<key.chunk + 1
+                switch source {
+                case .registry: jobs[number].outcome.fetchedBytes += UInt64(layout.storedRange(of: chunk).count)
+                case .peer: jobs[number].outcome.fetchedBytes += UInt64(layout.rawRange(of: chunk).count)
+                case .local, nil: break
                 }
             } else {
                 jobs[number].outcome.failed += 1
             }
             jobs[number].progress?(jobs[number].outcome)
         }
+    }
+
+    // MARK: - For other nodes
+
+    /// Fetches what of these chunks is absent and not on its way.
+    func relay(_ key: BlobKey, _ chunks: [Int]) {
+        guard gate != nil, let id = book.existing(key), book[id].handle != nil, let description = book[id].description
+        else { return }
+        let count = description.layout.index.count
+        let keys = chunks.filter { $0 >= 0 && $0 < count && !book[id].isResident($0) }.map { ChunkKey(id, $0) }
+        if !keys.isEmpty { perform(.want(keys, .relayed, repair: false)) }
     }
 
     // MARK: - Repair

@@ -1,10 +1,12 @@
 import Catalogue
 import ChunkModel
 import ChunkResolution
+import ControlAPI
 import Telemetry
 import HTTPTransfer
 import LinuxSystem
 import OCISpec
+import PeerTransport
 import Logging
 import RegistryClient
 
@@ -21,6 +23,7 @@ extension FetchEngine {
             case .fail(let key, let errno, let reason): fail(key, errno: errno, reason)
             case .settled(let key, let rank, let resident, let source): noteSettled(key, rank, resident, source)
             case .quarantined(let key, let source): noteQuarantined(key, source)
+            case .complain(let peer, let key): parts.peers?.complain(to: peer, of: book[key.blob].key, chunk: key.chunk)
             case .released(let blob):
                 parts.logger.notice("source is trusted again", metadata: ["blob": "\(book[blob].key.blob)"])
             case .makeRoom: makeRoom()
@@ -60,10 +63,34 @@ extension FetchEngine {
 
     /// All in one event: chunks that are located together are fetched together.
     func noteLocated(_ answers: [(key: ChunkKey, places: [ChunkPlace])]) {
-        perform(.located(answers.map { LocatedChunk($0.key, sources(of: $0.key, $0.places)) }))
+        let plans = plans(for: answers.map(\.key))
+        perform(
+            .located(
+                answers.enumerated().map { number, answer in
+                    plans[number].located(answer.key, locals: locals(of: answer.key, answer.places))
+                }))
     }
 
-    private func sources(of key: ChunkKey, _ places: [ChunkPlace]) -> [FetchSource] {
+    /// Which peers to ask, blob by blob as they come.
+    private func plans(for keys: [ChunkKey]) -> [PeerSelector.Plan] {
+        guard let peers = parts.peers else { return keys.map { _ in PeerSelector.Plan() } }
+        var plans: [PeerSelector.Plan] = []
+        var at = 0
+        while at < keys.count {
+            let blob = keys[at].blob
+            let end = keys[at...].firstIndex { $0.blob != blob } ?? keys.count
+            let chunks = keys[at..<end].map { ($0.chunk, scheduler.rank(of: $0) ?? .background) }
+            if let layout = book[blob].description?.layout {
+                plans += peers.plan(chunks, of: book[blob].key, layout: layout)
+            }
+            // A blob without description, and an implementation that answers short, have none.
+            while plans.count < end { plans.append(PeerSelector.Plan()) }
+            at = end
+        }
+        return plans
+    }
+
+    private func locals(of key: ChunkKey, _ places: [ChunkPlace]) -> [FetchSource] {
         var sources: [FetchSource] = []
         for place in places {
             guard let id = book.existing(place.blob), id != key.blob || place.chunk != key.chunk,
@@ -73,7 +100,7 @@ extension FetchEngine {
             // A second copy is as likely to be rotten as the registry is to be slow.
             if sources.count == 2 { break }
         }
-        return sources + [.registry]
+        return sources
     }
 
     // MARK: - Doing
@@ -91,6 +118,9 @@ extension FetchEngine {
     func fail(_ key: ChunkKey, errno: UInt32, _ reason: FetchScheduler.FailureReason) {
         missTimes[key] = nil
         parts.metrics.noteFailedRead(reason)
+        parts.metrics.events.note(
+            .readFailed, book[key.blob].description?.reference.name ?? "\(book[key.blob].key.blob)",
+            "\(reason.rawValue): chunk \(key.chunk) of \(book[key.blob].key.blob)")
         parts.logger.error(
             "a read failed",
             metadata: [
@@ -106,6 +136,10 @@ extension FetchEngine {
         if let came = missTimes.removeValue(forKey: key), resident { parts.metrics.missSeconds.observe(now - came) }
         if resident, case .local = source { parts.metrics.noteLocalCopy() }
         if resident { book[key.blob].setResident(key.chunk) }
+        if let peers = parts.peers {
+            let blob = book[key.blob].key
+            if resident { peers.noteResident(blob, key.chunk) } else { peers.noteFailed(blob, key.chunk) }
+        }
         noteBulkSettled(key, resident, source)
         noteRepairSettled(key, resident)
     }
@@ -116,14 +150,18 @@ extension FetchEngine {
         let name =
             switch source {
             case .local: "local"
+            case .peer: "peer"
             case .registry: "registry/\(entry.description?.reference.registry ?? "")"
             }
         parts.metrics.noteFetchError(name, "mismatch")
+        if source.peer == nil {
+            parts.metrics.events.note(.sourceQuarantined, name, "chunk \(key.chunk) of \(entry.key.blob)")
+        }
         parts.logger.critical(
             "wrong bytes from a source: quarantined",
             metadata: [
                 "blob": "\(entry.key.blob)", "chunk": "\(key.chunk)", "source": "\(name)",
-                "repository": "\(entry.description?.reference.name ?? "")",
+                "peer": "\(source.peer?.text ?? "")", "repository": "\(entry.description?.reference.name ?? "")",
             ])
     }
 
@@ -143,14 +181,41 @@ extension FetchEngine {
             return perform(.rangeEnded(id: plan.id, delivered: 0, failure: .permanent))
         }
         let post = self.post
-        let control = parts.registry.makeControl()
+        let handleOfPeer = plan.source.peer == nil ? nil : parts.peers?.begin()
+        let control = handleOfPeer?.control ?? parts.registry.makeControl()
         let range = RangeFetch(
             plan: plan,
             RangeFetch.Parts(
                 arena: parts.arena, slots: parts.slots, gate: gate, handle: handle, layout: description.layout,
-                decoders: description.layout.isRaw ? nil : parts.decoders, control: control,
+                decoders: description.layout.isRaw || plan.source.peer != nil ? nil : parts.decoders, control: control,
                 onUndecodable: { post(.undecodable($0)) }))
-        ranges[plan.id] = (range, Self.run(range, control, description, parts, post))
+        ranges[plan.id] =
+            plan.source.peer == nil
+            ? (range, Self.run(range, control, description, parts, post))
+            : (range, Self.runPeer(range, handleOfPeer, book[plan.blob].key, description.layout, parts, post))
+    }
+
+    /// Streams a range from a peer; reports its end when every chunk of it is handed on.
+    private static func runPeer(
+        _ range: RangeFetch, _ handle: PeerHTTP.Handle?, _ blob: BlobKey, _ layout: BlobLayout,
+        _ parts: FetchPipeline.Parts, _ post: @escaping @Sendable (FetchPipeline.Input) -> Void
+    ) -> Task<Void, Never> {
+        let plan = range.plan
+        return Task {
+            let begin = Monotonic.now
+            let failure =
+                if let peers = parts.peers, let handle {
+                    await peers.fetch(plan, of: blob, layout: layout, handle: handle, sink: { range.take($0) })
+                } else {
+                    FetchFailure.permanent
+                }
+            range.end { delivered, bytes in
+                parts.metrics.noteRange(
+                    "peer", chunks: delivered, bytes: bytes,
+                    elapsed: .nanoseconds(Int64(Monotonic.now.nanoseconds - begin.nanoseconds)))
+                post(.rangeEnded(id: plan.id, delivered: delivered, failure))
+            }
+        }
     }
 
     /// Streams a range from the registry; reports its end when every chunk of it is handed on.

@@ -121,10 +121,16 @@ final class FetchEngine {
         case .roomMade(let made):
             isMakingRoom = false
             perform(.roomMade(made))
+        case .rates(let limits):
+            scheduler.setRates(limits)
+            perform(.tick)
         case .startBulk(let request): startBulk(request)
         case .stopBulk(let id): stopBulk(id)
+        case .relay(let key, let chunks): relay(key, chunks)
         case .repair(let key, let chunks, let completion): repair(key, chunks, completion)
         case .query(let answer): answer(snapshot())
+        case .waits(let addresses, let answer): answer(waits(for: addresses))
+        case .handle(let key, let answer): answer(book.existing(key).flatMap { book[$0].handle })
         case .stop: break
         }
     }
@@ -151,11 +157,22 @@ final class FetchEngine {
                 readAhead(id, Int(at.chunk))
             }
         case .filled(let at, let slot, let status, let errno):
-            if let gate { parts.slots.giveBack(slot, connection: gate.number) }
+            let source = gate.flatMap { parts.slots.giveBack(slot, connection: $0.number) }
             guard let id = book.id(ofHandle: at.blob) else { return }
             if status == .resident { book[id].setResident(Int(at.chunk)) }
-            perform(.filled(ChunkKey(id, Int(at.chunk)), status, errno: errno))
-        case .helloReply, .reply, .image, .end, .residencyBits, .counters, .verified: break
+            perform(.filled(ChunkKey(id, Int(at.chunk)), status, errno: errno, from: source))
+        case .residencyBits(let handle, _, let bits): noteLoss(handle, bits)
+        case .helloReply, .reply, .image, .end, .counters, .verified, .snapshotUsage, .snapshots, .blocked: break
+        }
+    }
+
+    /// The gate could not sync what it had: these are the chunks that are left.
+    private func noteLoss(_ handle: UInt32, _ bits: [UInt8]) {
+        guard let id = book.id(ofHandle: handle) else { return }
+        book[id].residency = bits
+        parts.peers?.attached(book[id].key, handle: handle, residency: bits)
+        for number in jobs.indices where jobs[number].isPaced && jobs[number].blobs.contains(id) {
+            jobs[number].restart(at: now + Self.hydrationPause)
         }
     }
 
@@ -203,6 +220,7 @@ final class FetchEngine {
     private func attach(_ attachments: [BlobAttachment]) {
         for attachment in attachments {
             let id = book.attach(attachment)
+            parts.peers?.attached(attachment.key, handle: attachment.handle, residency: book[id].residency)
             replay(orphansOf: attachment.handle, id)
         }
         flushLocates()

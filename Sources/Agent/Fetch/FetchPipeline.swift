@@ -27,10 +27,16 @@ package final class FetchPipeline: Sendable {
         case rangeEnded(id: UInt64, delivered: Int, FetchFailure?)
         case undecodable(ChunkKey)
         case roomMade(Bool)
+        /// Other limits of what is fetched, from now on.
+        case rates(DownloadLimits)
         case startBulk(BulkRequest)
         case stopBulk(UInt64)
+        /// Another node waits for these chunks.
+        case relay(BlobKey, [Int])
         case repair(BlobKey, [Int], @Sendable (_ repaired: Set<Int>) -> Void)
         case query(@Sendable (Snapshot) -> Void)
+        case handle(BlobKey, @Sendable (UInt32?) -> Void)
+        case waits([GateProtocol.ChunkAddress], @Sendable ([GateProtocol.ChunkAddress: ChunkWait]) -> Void)
         case stop
     }
 
@@ -67,6 +73,8 @@ package final class FetchPipeline: Sendable {
         let hydrationRate: UInt64?
         /// Evicts something unmounted; true when room was made.
         let makeRoom: @Sendable () async -> Bool
+        /// Nil when this node has no peers.
+        var peers: (any PeerFetcher)?
     }
 
     private let inbox = Monitor(Inbox())
@@ -102,6 +110,28 @@ package final class FetchPipeline: Sendable {
                 return !inbox.isStopped
             }
             if !isAccepted { continuation.resume(returning: Snapshot()) }
+        }
+    }
+
+    /// The gate's handle of a blob on the connection of this moment.
+    func handle(of blob: BlobKey) async -> UInt32? {
+        await withCheckedContinuation { continuation in
+            let isAccepted = inbox.update { inbox in
+                if !inbox.isStopped { inbox.inputs.append(.handle(blob) { continuation.resume(returning: $0) }) }
+                return !inbox.isStopped
+            }
+            if !isAccepted { continuation.resume(returning: nil) }
+        }
+    }
+
+    /// What is being done for chunks that readers wait for, by the gate's addresses of this moment.
+    func waits(for addresses: [GateProtocol.ChunkAddress]) async -> [GateProtocol.ChunkAddress: ChunkWait] {
+        await withCheckedContinuation { continuation in
+            let isAccepted = inbox.update { inbox in
+                if !inbox.isStopped { inbox.inputs.append(.waits(addresses) { continuation.resume(returning: $0) }) }
+                return !inbox.isStopped
+            }
+            if !isAccepted { continuation.resume(returning: [:]) }
         }
     }
 

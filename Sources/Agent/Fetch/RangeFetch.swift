@@ -18,7 +18,7 @@ final class RangeFetch: Sendable {
         /// The blob on that connection.
         let handle: UInt32
         let layout: BlobLayout
-        /// Nil for a blob that is stored raw.
+        /// Nil for a blob that is stored raw, and for what peers send.
         let decoders: DecodePool?
         let control: TransferControl
         let onUndecodable: @Sendable (ChunkKey) -> Void
@@ -67,7 +67,7 @@ final class RangeFetch: Sendable {
             var rest = piece.dropFirst(again)
             while !rest.isEmpty, state.delivered < plan.chunks.count {
                 let chunk = plan.chunks.lowerBound + state.delivered
-                let size = parts.layout.storedRange(of: chunk..<chunk + 1).count
+                let size = sizeOnTheWire(chunk)
                 guard let slot = slot(for: chunk, &state) else {
                     // What was taken of this piece stays taken; libcurl offers all of it again.
                     state.taken += piece.count - rest.count
@@ -82,6 +82,11 @@ final class RangeFetch: Sendable {
             }
             return .continue
         }
+    }
+
+    private func sizeOnTheWire(_ chunk: Int) -> Int {
+        plan.source.peer == nil
+            ? parts.layout.storedRange(of: chunk..<chunk + 1).count : parts.layout.index[chunk].size
     }
 
     private func slot(for chunk: Int, _ state: inout State) -> UInt32? {
@@ -124,7 +129,7 @@ final class RangeFetch: Sendable {
 
     private func fill(_ chunk: Int, _ slot: UInt32, _ size: Int) {
         let connection = parts.gate.number
-        parts.slots.markSent(slot, connection: connection)
+        parts.slots.markSent(slot, connection: connection, from: plan.source)
         let request = GateProtocol.Request.fill(
             at: .init(blob: parts.handle, chunk: UInt32(chunk)), slot: slot, length: UInt32(size), repair: plan.repair)
         if !parts.gate.send(request) { parts.slots.giveBack(slot, connection: connection) }

@@ -27,11 +27,15 @@ final class Slots: Sendable {
 
     var isIdle: Bool { state.withLock { $0.pool.isIdle } }
 
-    func markSent(_ slot: UInt32, connection: UInt64) {
-        state.withLock { $0.pool.markSent(slot, connection: connection) }
+    func markSent(_ slot: UInt32, connection: UInt64, from source: FetchSource) {
+        state.withLock { $0.pool.markSent(slot, connection: connection, from: source) }
     }
 
-    func giveBack(_ slot: UInt32, connection: UInt64) { changing { $0.pool.giveBack(slot, connection: connection) } }
+    /// Says who had sent the bytes.
+    @discardableResult
+    func giveBack(_ slot: UInt32, connection: UInt64) -> FetchSource? {
+        changing { $0.pool.giveBack(slot, connection: connection) }
+    }
 
     func abandon(_ slot: UInt32) { changing { $0.pool.abandon(slot) } }
 
@@ -51,12 +55,14 @@ final class Slots: Sendable {
     func forget(range: UInt64) { state.withLock { $0.waiting[range] = nil } }
 
     /// There may be room: everybody who waits asks again, a dozen at most.
-    private func changing(_ body: (inout State) -> Void) {
-        let waiting = state.withLock { state in
-            body(&state)
+    @discardableResult
+    private func changing<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
+        let (result, waiting) = state.withLock { state in
+            let result = body(&state)
             defer { state.waiting = [:] }
-            return state.waiting
+            return (result, state.waiting)
         }
         for control in waiting.values { control.resume() }
+        return result
     }
 }

@@ -138,18 +138,24 @@ package final class GateClient: Sendable {
     static let slowCall = Duration.seconds(120)
     static let quickCall = Duration.seconds(10)
 
-    private func call(
+    func call(
         _ request: GateProtocol.Request, descriptors: [File] = [], timeout: Duration
     ) async throws(AgentError) -> [GateProtocol.Event] {
         guard let connection = current else { throw GateConnection.away }
-        let events = try await connection.call(request, descriptors: descriptors, timeout: timeout, on: sending)
-        if case .reply(let errno, _, let message) = events.last, errno != 0 {
-            throw AgentError(.gateRefused, "chunkgate: \(message)", errno: Int32(clamping: errno))
-        }
-        return events
+        return try await call(request, descriptors: descriptors, timeout: timeout, over: connection).events
     }
 
-    private static func unexpected(_ events: [GateProtocol.Event]) -> AgentError {
+    private func call(
+        _ request: GateProtocol.Request, descriptors: [File] = [], timeout: Duration, over connection: GateConnection
+    ) async throws(AgentError) -> GateConnection.Reply {
+        let reply = try await connection.call(request, descriptors: descriptors, timeout: timeout, on: sending)
+        if case .reply(let errno, _, let message) = reply.events.last, errno != 0 {
+            throw AgentError(.gateRefused, "chunkgate: \(message)", errno: Int32(clamping: errno))
+        }
+        return reply
+    }
+
+    static func unexpected(_ events: [GateProtocol.Event]) -> AgentError {
         AgentError(.gateProtocol, "chunkgate gave another kind of answer (\(events.count) frames)")
     }
 
@@ -176,6 +182,21 @@ package final class GateClient: Sendable {
         return bits
     }
 
+    /// A blob's backing file, for reading only; `blob` is a handle of this connection. What is not resident is zeros.
+    package func blobFile(_ blob: UInt32, on connection: GateConnection) async throws(AgentError) -> File {
+        let reply = try await call(.blobFile(blob: blob), timeout: Self.quickCall, over: connection)
+        guard let file = reply.files.first else { throw Self.unexpected(reply.events) }
+        return file
+    }
+
+    /// An image's bootstrap, for reading only; ENOENT when the gate has not got the image.
+    package func bootstrapFile(_ manifest: Digest) async throws(AgentError) -> File {
+        guard let connection = current else { throw GateConnection.away }
+        let reply = try await call(.bootstrapFile(manifest: manifest), timeout: Self.quickCall, over: connection)
+        guard let file = reply.files.first else { throw Self.unexpected(reply.events) }
+        return file
+    }
+
     /// All images on the gate's disk.
     package func list() async throws(AgentError) -> [GateProtocol.ImageInfo] {
         let events = try await call(.list, timeout: Self.slowCall)
@@ -197,6 +218,14 @@ package final class GateClient: Sendable {
             .verify(blob: blob, first: UInt32(first), count: UInt32(count)), timeout: Self.slowCall)
         guard case .verified(_, let checked, let absent, let bad) = events.last else { throw Self.unexpected(events) }
         return (Int(checked), Int(absent), bad.map(Int.init))
+    }
+
+    /// Who is blocked on what, longest first; `GateProtocol.maxListedBlocked` of them when there may be more. Blob handles
+    /// are those of the current connection.
+    package func blocked() async throws(AgentError) -> [GateProtocol.BlockedReader] {
+        let events = try await call(.listBlocked, timeout: Self.quickCall)
+        guard case .blocked(let readers) = events.last else { throw Self.unexpected(events) }
+        return readers
     }
 
     /// Removes an unmounted image; returns the bytes freed.

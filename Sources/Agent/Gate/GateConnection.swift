@@ -19,10 +19,16 @@ package final class GateConnection: Sendable {
     }
 
     private struct Call {
-        let continuation: CheckedContinuation<Result<[GateProtocol.Event], AgentError>, Never>
+        let continuation: CheckedContinuation<Result<Reply, AgentError>, Never>
         /// The reply is many `image` frames and an `end`.
         let isList: Bool
+        var reply = Reply()
+    }
+
+    /// All frames of one answer, and the descriptors beside them.
+    struct Reply {
         var events: [GateProtocol.Event] = []
+        var files: [File] = []
     }
 
     /// Calls under way at once; more are refused.
@@ -51,8 +57,8 @@ package final class GateConnection: Sendable {
     /// Sends a request on `queue` and waits for its reply: all frames up to the last.
     func call(
         _ request: GateProtocol.Request, descriptors: [File] = [], timeout: Duration, on queue: WorkQueue
-    ) async throws(AgentError) -> [GateProtocol.Event] {
-        let result: Result<[GateProtocol.Event], AgentError> = await withCheckedContinuation { continuation in
+    ) async throws(AgentError) -> Reply {
+        let result: Result<Reply, AgentError> = await withCheckedContinuation { continuation in
             let opened: Result<UInt32, AgentError> = pending.withLock { pending in
                 guard !pending.isClosed else { return .failure(Self.away) }
                 guard pending.calls.count < Self.maxCalls else {
@@ -80,7 +86,7 @@ package final class GateConnection: Sendable {
         return try result.get()
     }
 
-    private func finish(_ number: UInt32, _ result: Result<[GateProtocol.Event], AgentError>) {
+    private func finish(_ number: UInt32, _ result: Result<Reply, AgentError>) {
         let call = pending.withLock { $0.calls.removeValue(forKey: number) }
         call?.continuation.resume(returning: result)
     }
@@ -93,9 +99,11 @@ package final class GateConnection: Sendable {
     func receiveAll(_ onEvent: (GateProtocol.Event) -> Void) -> AgentError {
         while true {
             do throws(SystemError) {
-                guard let message = try socket.receive(limit: GateProtocol.maxFrameSize) else { return Self.away }
+                guard let message = try socket.receive(limit: GateProtocol.maxFrameSize, maxDescriptors: 1) else {
+                    return Self.away
+                }
                 let (event, number) = try decode(message.bytes)
-                if !deliver(event, number) { onEvent(event) }
+                if !deliver(event, message.descriptors, number) { onEvent(event) }
             } catch { return AgentError(.gateProtocol, "connection to chunkgate: \(error)") }
         }
     }
@@ -130,14 +138,15 @@ package final class GateConnection: Sendable {
     }
 
     /// Hands a reply to who asked; false when nobody did.
-    private func deliver(_ event: GateProtocol.Event, _ number: UInt32) -> Bool {
+    private func deliver(_ event: GateProtocol.Event, _ files: [File], _ number: UInt32) -> Bool {
         switch event {
         case .miss, .touched, .filled, .helloReply: return false
-        case .image, .end, .reply, .residencyBits, .counters, .verified: break
+        case .image, .end, .reply, .residencyBits, .counters, .verified, .snapshotUsage, .snapshots, .blocked: break
         }
         let done: Call?? = pending.withLock { pending in
             guard var call = pending.calls[number] else { return nil }
-            call.events.append(event)
+            call.reply.events.append(event)
+            call.reply.files += files
             if case .image = event, call.isList {
                 pending.calls[number] = call
                 return .some(nil)
@@ -146,7 +155,7 @@ package final class GateConnection: Sendable {
             return .some(call)
         }
         guard let done else { return number != 0 }
-        if let done { done.continuation.resume(returning: .success(done.events)) }
+        if let done { done.continuation.resume(returning: .success(done.reply)) }
         return true
     }
 

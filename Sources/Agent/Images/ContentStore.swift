@@ -2,6 +2,8 @@ import ChunkModel
 import Glibc
 import Integrity
 import LinuxSystem
+import OCISpec
+import RegistryClient
 
 /// Small verified files of the agent by digest: docs/formats/catalogue.md, "Files beside it". Thread-safe; every call
 /// blocks on the disk, so run them on a `WorkQueue`.
@@ -21,15 +23,17 @@ struct ContentStore: Sendable {
 
     private func path(_ kind: Kind, _ digest: Digest) -> String { "\(directory)/\(digest.hex).\(kind.rawValue)" }
 
-    /// Bytes that hash to the digest; nil when they are missing or damaged. For `manifest` and `index`.
+    /// Bytes that hash to the digest; nil when they are missing or damaged. Not for `image`.
     func verified(_ kind: Kind, _ digest: Digest, limit: Int) -> [UInt8]? {
-        guard let bytes = unverified(kind, digest, limit: limit), SHA256.hash(bytes) == digest else { return nil }
+        guard let bytes = try? file(kind, digest).contents(limit: limit), SHA256.hash(bytes) == digest else {
+            return nil
+        }
         return bytes
     }
 
-    /// Bytes that the caller checks in another way; nil when they are missing.
-    func unverified(_ kind: Kind, _ digest: Digest, limit: Int) -> [UInt8]? {
-        try? File(path: path(kind, digest), flags: O_RDONLY | O_NOFOLLOW).contents(limit: limit)
+    /// The file, for whoever checks what is in it.
+    func file(_ kind: Kind, _ digest: Digest) throws(SystemError) -> File {
+        try File(path: path(kind, digest), flags: O_RDONLY | O_NOFOLLOW)
     }
 
     /// Writes a file under another name and renames it. Not synced: a torn file fails its check and is fetched again.
@@ -49,6 +53,14 @@ struct ContentStore: Sendable {
             unlink(temporary)
             throw error
         }
+    }
+
+    /// What a stored manifest names; nil when it is missing or damaged.
+    func image(_ manifest: Digest) -> ChunkdImage? {
+        guard let bytes = verified(.manifest, manifest, limit: Limits.maxManifestSize),
+            let document = try? OCIJSON.decode(Manifest.self, from: bytes)
+        else { return nil }
+        return try? ChunkdImage(manifest: document, bytes: bytes)
     }
 
     func remove(_ kind: Kind, _ digest: Digest) { unlink(path(kind, digest)) }
@@ -72,7 +84,7 @@ struct ContentStore: Sendable {
     static let maxNote = 64 << 10
 
     func note(_ manifest: Digest) -> ImageNote? {
-        guard let bytes = unverified(.image, manifest, limit: Self.maxNote) else { return nil }
+        guard let bytes = try? file(.image, manifest).contents(limit: Self.maxNote) else { return nil }
         let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init)
         guard let repository = lines.first else { return nil }
         return ImageNote(repository: repository, references: Array(lines.dropFirst()))

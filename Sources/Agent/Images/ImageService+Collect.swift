@@ -2,6 +2,7 @@ import Catalogue
 import ChunkModel
 import ControlAPI
 import Logging
+import OCISpec
 import Telemetry
 
 /// Making room: unmounted images go, least recently used first.
@@ -35,7 +36,7 @@ extension ImageService {
             guard !isBusy(info.manifest) else { continue }
             var freed = Self.freed(by: info, among: left)
             if !dryRun {
-                do { freed = try await remove(info.manifest, others: left) } catch let error as AgentError {
+                do { freed = try await remove(info.manifest) } catch let error as AgentError {
                     // Mounted meanwhile, or damaged: the next one may go.
                     parts.logger.warning(
                         "an image could not be removed",
@@ -65,40 +66,50 @@ extension ImageService {
         }
     }
 
-    /// Resident bytes of the blobs only this image names, its bootstrap, about.
+    /// Its bootstrap and the resident bytes of the blobs only this image names: what the gate will say it freed.
     private static func freed(by info: GateProtocol.ImageInfo, among images: [GateProtocol.ImageInfo]) -> UInt64 {
         let others = images.filter { $0.manifest != info.manifest }
         let alone = info.blobs.filter { blob in
             !others.contains { $0.blobs.contains { $0.handle == blob.handle } }
         }
-        return info.bootstrapSize
-            + alone.reduce(0) { total, blob in
-                total + (blob.chunkCount == 0 ? 0 : blob.rawSize / UInt64(blob.chunkCount) * UInt64(blob.residentCount))
-            }
+        return info.bootstrapSize + alone.reduce(0) { $0 + $1.residentBytes }
     }
 
-    private func remove(_ digest: Digest, others: [GateProtocol.ImageInfo]) async throws -> UInt64 {
+    private func remove(_ digest: Digest) async throws -> UInt64 {
         try await exclusively(digest) {
             let keys = states[digest]?.keys ?? []
-            let shared = Set(states.filter { $0.key != digest }.flatMap(\.value.keys))
-            let alone = keys.filter { !shared.contains($0) }
+            let alone = alone(keys, but: digest)
             let freed = try await parts.gate.removeImage(digest)
             if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
             parts.pipeline.post(.detach(alone))
+            parts.cluster?.part(digest, keys, alone: alone)
             states[digest] = nil
             parts.metrics.evictedBytes.increment(by: freed)
+            parts.metrics.events.note(.imageRemoved, "\(digest)", "\(freed) bytes")
             parts.logger.info("image removed", metadata: ["manifest": "\(digest)", "bytes": "\(freed)"])
             do throws(CatalogueError) { try await parts.catalogue.remove(digest) } catch { noteCatalogueError(error) }
             let content = parts.content
             await parts.disk.run {
+                for blob in content.image(digest)?.blobs ?? []
+                where alone.contains(where: { $0.blob == blob.descriptor.digest }) {
+                    if let table = blob.seekTable { content.remove(.seek, table) }
+                }
                 content.remove(.manifest, digest)
                 content.remove(.image, digest)
-                for key in alone {
-                    content.remove(.index, key.index)
-                    content.remove(.seek, key.blob)
-                }
+                for key in alone { content.remove(.index, key.index) }
             }
             return freed
+        }
+    }
+
+    /// Unmounts and removes an image that nobody else mounted and that is not pinned. Returns the bytes freed, or nil.
+    func removeIfUnused(_ digest: Digest) async throws -> UInt64? {
+        guard try await parts.catalogue.image(digest)?.isPinned != true, try await close(digest) else { return nil }
+        do { return try await remove(digest) } catch let error as AgentError
+            where error.errno == Self.busyErrno
+        {
+            // A container that still runs has its file system: it goes with the next garbage.
+            return nil
         }
     }
 

@@ -5,7 +5,19 @@ import OCISpec
 
 /// What is known of images, for those who ask.
 extension ImageService {
-    func isMounted(_ digest: Digest) -> Bool { states[digest]?.info.mounted ?? false }
+    func isMounted(_ digest: Digest) -> Bool { mountPath(digest) != nil }
+
+    /// Where an image is mounted; nil when it is not.
+    func mountPath(_ digest: Digest) -> String? {
+        guard let info = states[digest]?.info, info.mounted else { return nil }
+        return info.path
+    }
+
+    /// The manifest with this digest, from here or from where the reference leads; `ordinaryImage` when it is not one of
+    /// chunkd's.
+    func manifest(_ digest: Digest, by text: String) async throws -> ImageManifest {
+        try await parts.loader.manifest(digest, try Reference(text))
+    }
 
     /// The image a reference stands for as far as the node knows, without asking a registry. It must be here.
     func stored(_ text: String) async throws -> ImageManifest {
@@ -29,6 +41,54 @@ extension ImageService {
                 .notFound, "nothing is known of where image \(digest) came from: mount it by its reference")
         }
         return try await parts.loader.manifest(digest, bare)
+    }
+
+    /// A blob, or one chunk of it, and the registry it is from.
+    struct Target: Sendable {
+        let key: BlobKey
+        let chunk: Int?
+        let registry: String
+    }
+
+    /// What people may mean: an image by reference or digest, a blob or a chunk by digest. `notFound` when it is nothing on
+    /// this node.
+    func find(_ text: String) async throws -> (kind: String, targets: [Target]) {
+        guard let digest = Digest(text), states[digest] == nil else {
+            let image = try await stored(text)
+            return ("image", image.keys.map { Target(key: $0, chunk: nil, registry: image.reference.registry) })
+        }
+        let records = try await parts.catalogue.images()
+        func registry(of key: BlobKey) -> String {
+            let name = records.first { $0.blobs.contains { $0.key == key } }?.repository ?? ""
+            return (try? Reference(name))?.registry ?? "unknown"
+        }
+        let blobs = Set(states.values.flatMap(\.keys)).filter { $0.blob == digest }.sorted { $0.index < $1.index }
+        if !blobs.isEmpty { return ("blob", blobs.map { Target(key: $0, chunk: nil, registry: registry(of: $0)) }) }
+        let places = try await parts.catalogue.places(of: [digest]).first ?? []
+        guard !places.isEmpty else {
+            throw AgentError(.notFound, "\(digest) is no image, blob or chunk of an image on this node")
+        }
+        return ("chunk", places.map { Target(key: $0.blob, chunk: $0.chunk, registry: registry(of: $0.blob)) })
+    }
+
+    /// What people call an image that has each of these blobs.
+    func names(of blobs: Set<BlobKey>) async -> [BlobKey: String] {
+        if blobs.isEmpty { return [:] }
+        let records = (try? await parts.catalogue.images()) ?? []
+        var out: [BlobKey: String] = [:]
+        for digest in states.keys.sorted() {
+            for key in states[digest]?.keys ?? [] where blobs.contains(key) && out[key] == nil {
+                out[key] = records.first { $0.manifest == digest }?.references.first ?? "\(digest)"
+            }
+        }
+        return out
+    }
+
+    /// The blobs of these images, each once.
+    func keys(of images: [Digest]) -> [BlobKey] {
+        var out: [BlobKey] = []
+        for key in images.flatMap({ states[$0]?.keys ?? [] }) where !out.contains(key) { out.append(key) }
+        return out
     }
 
     /// How a reference is written in the catalogue: with its tag, or with its digest.
@@ -55,11 +115,8 @@ extension ImageService {
     }
 
     private static func summary(_ blob: GateProtocol.BlobInfo) -> BlobSummary {
-        let isComplete = blob.residentCount == blob.chunkCount
-        let mean = blob.chunkCount == 0 ? 0 : Double(blob.rawSize) / Double(blob.chunkCount)
-        return BlobSummary(
-            digest: blob.digest, rawBytes: blob.rawSize,
-            residentBytes: isComplete ? blob.rawSize : UInt64(mean * Double(blob.residentCount)),
+        BlobSummary(
+            digest: blob.digest, rawBytes: blob.rawSize, residentBytes: blob.residentBytes,
             chunks: UInt64(blob.chunkCount), residentChunks: UInt64(blob.residentCount), graduated: blob.graduated)
     }
 }

@@ -60,16 +60,21 @@ extension ImageService {
         states = [:]
     }
 
-    /// One image of the gate: how to fetch its chunks is looked up if it is mounted and incomplete; otherwise it is only a
-    /// place to copy from.
+    /// One image of the gate: how to fetch its chunks is looked up if it is mounted and incomplete, or peers may want it;
+    /// otherwise it is only a place to copy from.
     private func take(_ info: GateProtocol.ImageInfo, _ connection: UInt64) async {
         guard self.connection == connection, states[info.manifest]?.keys.isEmpty == true else { return }
         let isNeeded = info.mounted && !info.blobs.allSatisfy(\.graduated)
         do {
             let manifest = try await storedManifest(info.manifest)
             if isNeeded {
-                for blob in try await parts.loader.blobs(of: manifest) {
-                    parts.pipeline.post(.describe(blob.key, blob.description))
+                try await share(manifest)
+            } else if parts.cluster != nil {
+                do { try await share(manifest) } catch {
+                    // It is still a place to copy from; peers have other nodes.
+                    parts.logger.warning(
+                        "an image is not shared with peers",
+                        metadata: ["manifest": "\(manifest.digest)", "error": "\(error)"])
                 }
             }
             try await adopt(info, manifest.keys, connection, isDescribed: isNeeded)
@@ -80,6 +85,12 @@ extension ImageService {
                 metadata: ["manifest": "\(info.manifest)", "mounted": "\(info.mounted)", "error": "\(error)"])
             if isNeeded { await refuse(info, connection) }
         }
+    }
+
+    private func share(_ manifest: ImageManifest) async throws {
+        await join(manifest)
+        describe(manifest, try await parts.loader.blobs(of: manifest))
+        offerBootstrap(of: manifest)
     }
 
     /// Its readers are told at once instead of waiting for nothing; `retryUnserved` tries again.

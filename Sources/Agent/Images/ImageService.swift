@@ -2,6 +2,7 @@ import Catalogue
 import ChunkModel
 import ChunkResolution
 import Glibc
+import Integrity
 import LinuxSystem
 import Logging
 import Telemetry
@@ -25,6 +26,9 @@ actor ImageService {
         /// nil: nothing is hydrated.
         let hydrateAfter: Duration?
         let quota: (high: UInt64, low: UInt64)
+        /// Nil without peers.
+        var cluster: ClusterNode?
+        var sharing = SharingPolicy()
     }
 
     /// An image as the gate had it last.
@@ -138,13 +142,30 @@ actor ImageService {
         _ manifest: ImageManifest, name: String?, mount: Bool
     ) async throws -> GateProtocol.ImageInfo {
         guard let connection = parts.gate.current?.number else { throw GateConnection.away }
-        let (info, blobs) =
-            states[manifest.digest] == nil
-            ? try await openNew(manifest, name, mount: mount) : try await openKnown(manifest, name, mount: mount)
+        await join(manifest)
+        let (info, blobs) = try await openKnownOrNew(manifest, name, mount: mount)
         try await adopt(info, manifest.keys, connection, isDescribed: true)
+        offerBootstrap(of: manifest)
         hydrate(manifest.digest)
         addPlaces(blobs)
         return info
+    }
+
+    private func openKnownOrNew(
+        _ manifest: ImageManifest, _ name: String?, mount: Bool
+    ) async throws -> (GateProtocol.ImageInfo, [BlobParts]) {
+        guard states[manifest.digest] == nil else { return try await openKnown(manifest, name, mount: mount) }
+        do { return try await openNew(manifest, name, mount: mount) } catch {
+            // Nobody is to wait for what this node will not have.
+            parts.cluster?.part(manifest.digest, manifest.keys, alone: alone(manifest.keys, but: manifest.digest))
+            throw error
+        }
+    }
+
+    /// Those of an image's blobs that no other has.
+    func alone(_ keys: [BlobKey], but digest: Digest) -> [BlobKey] {
+        let others = Set(states.filter { $0.key != digest }.flatMap(\.value.keys))
+        return keys.filter { !others.contains($0) }
     }
 
     /// The gate had it when it was last asked.
@@ -179,9 +200,36 @@ actor ImageService {
     /// Everything but the bootstrap: fetched, described to the pipeline and recorded, before a reader can come.
     private func prepare(_ manifest: ImageManifest, _ name: String?) async throws -> [BlobParts] {
         let blobs = try await parts.loader.blobs(of: manifest)
-        for blob in blobs { parts.pipeline.post(.describe(blob.key, blob.description)) }
+        describe(manifest, blobs)
         await record(manifest, blobs, name)
         return blobs
+    }
+
+    /// How the blobs are fetched, for the pipeline, and what they are, for peers.
+    func describe(_ manifest: ImageManifest, _ blobs: [BlobParts]) {
+        parts.cluster?.share(blobs.map { ($0.key, $0.description.layout) }, of: manifest.digest)
+        for blob in blobs { parts.pipeline.post(.describe(blob.key, blob.description)) }
+    }
+
+    /// Tells peers that this node is interested, and learns who else is, before anything of the image is fetched.
+    func join(_ manifest: ImageManifest) async {
+        guard let cluster = parts.cluster else { return }
+        let isPublic: Bool
+        switch parts.sharing.policy(of: manifest.reference.name) {
+        case .none: return
+        case .publicImage: isPublic = true
+        case .manifest: isPublic = false
+        case .byCredentials: isPublic = await parts.loader.registry.isAnonymous(manifest.reference)
+        }
+        await cluster.join(manifest, key: isPublic ? nil : ManifestKey(manifest: manifest.bytes))
+    }
+
+    /// The gate has the image now.
+    func offerBootstrap(of manifest: ImageManifest) {
+        let gate = parts.gate
+        parts.cluster?.offer(manifest.image.bootstrap.digest, of: manifest.digest) {
+            try await gate.bootstrapFile(manifest.digest)
+        }
     }
 
     private static func sealed(_ name: String, _ bytes: [UInt8]) throws -> File {

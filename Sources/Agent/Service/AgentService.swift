@@ -8,9 +8,6 @@ import Synchronization
 
 /// What chunkd does for the clients of its control socket. Thread-safe.
 package final class AgentService: ControlService {
-    /// chunkd's own version.
-    package static let version = "0.1.0"
-
     let images: ImageService
     let gate: GateClient
     let pipeline: FetchPipeline
@@ -21,11 +18,15 @@ package final class AgentService: ControlService {
     private let started = Monotonic.now
     /// chunkgate says it lost its group while images were mounted.
     let integrityGap = Mutex(false)
+    /// The limits in force.
+    let limits = Mutex(LimitsReply())
+    let cluster: ClusterNode?
 
     init(
         images: ImageService, gate: GateClient, pipeline: FetchPipeline, metrics: AgentMetrics, logger: Logger,
-        doctorParts: DoctorParts, quota: UInt64
+        doctorParts: DoctorParts, quota: UInt64, cluster: ClusterNode? = nil
     ) {
+        self.cluster = cluster
         self.images = images
         self.gate = gate
         self.pipeline = pipeline
@@ -51,6 +52,7 @@ package final class AgentService: ControlService {
         do {
             let reply = try await answering { try await mount(request, start) }
             metrics.mountSeconds.observe(reply.seconds)
+            metrics.events.note(.mounted, reply.reference, "\(reply.manifestDigest)")
             logger.info(
                 "mounted",
                 metadata: [
@@ -61,6 +63,7 @@ package final class AgentService: ControlService {
         } catch {
             let code = (error as? ControlError)?.code ?? .internal
             metrics.mountErrors[code.rawValue].increment()
+            metrics.events.note(.mountFailed, request.reference, "\(error)")
             logger.error("mount failed", metadata: ["reference": "\(request.reference)", "error": "\(error)"])
             throw error
         }
@@ -86,8 +89,9 @@ package final class AgentService: ControlService {
 
     package func umount(_ request: UmountRequest) async throws -> UmountReply {
         try await answering {
-            UmountReply(
-                manifestDigest: request.manifestDigest, released: try await images.close(request.manifestDigest))
+            let released = try await images.close(request.manifestDigest)
+            if released { metrics.events.note(.unmounted, "\(request.manifestDigest)") }
+            return UmountReply(manifestDigest: request.manifestDigest, released: released)
         }
     }
 
@@ -125,6 +129,11 @@ package final class AgentService: ControlService {
         reply.gateConnected = gate.current != nil
         reply.sources = metrics.sources
         reply.bytesFetched = reply.sources.filter { $0.source != "local" }.reduce(0) { $0 + $1.bytes }
+        let outside = reply.sources.filter { $0.source != "local" }
+        let all = outside.reduce(0) { $0 + $1.chunks }
+        let offloaded = outside.filter { !$0.source.hasPrefix("registry") }.reduce(0) { $0 + $1.chunks }
+        reply.offloadRatio = all == 0 ? nil : Double(offloaded) / Double(all)
+        (reply.indexBlobs, reply.indexBytes) = cluster?.indexSize ?? (0, 0)
         reply.errors = metrics.errors
         reply.agentMemoryBytes = metrics.residentBytes
         reply.quotaBytes = quota
@@ -165,6 +174,6 @@ package final class AgentService: ControlService {
 
     package func version() async throws -> VersionReply {
         VersionReply(
-            version: Self.version, gateProtocol: Int(GateProtocol.version), gateConnected: gate.current != nil)
+            version: chunkdVersion, gateProtocol: Int(GateProtocol.version), gateConnected: gate.current != nil)
     }
 }

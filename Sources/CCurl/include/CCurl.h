@@ -14,6 +14,7 @@
 // Types of the callbacks, as libcurl documents them.
 typedef size_t (*ccurl_data_callback)(char *data, size_t size, size_t count, void *user);
 typedef int (*ccurl_seek_callback)(void *user, curl_off_t offset, int origin);
+typedef CURLcode (*ccurl_tls_callback)(CURL *easy, void *context, void *user);
 typedef int (*ccurl_prereq_callback)(void *user, char *remote_ip, char *local_ip, int remote_port, int local_port);
 
 static inline CURLcode ccurl_set_long(CURL *easy, CURLoption option, long value) {
@@ -39,6 +40,9 @@ static inline CURLcode ccurl_set_seek_callback(CURL *easy, ccurl_seek_callback v
 }
 static inline CURLcode ccurl_set_prereq_callback(CURL *easy, ccurl_prereq_callback value) {
     return curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, value);
+}
+static inline CURLcode ccurl_set_tls_callback(CURL *easy, ccurl_tls_callback value) {
+    return curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, value);
 }
 static inline CURLMcode ccurl_multi_set_long(CURLM *multi, CURLMoption option, long value) {
     return curl_multi_setopt(multi, option, value);

@@ -60,6 +60,10 @@ int clinux_fanotify_mark_fd(int group, uint32_t flags, uint64_t mask, int fd);
 // --- files -----------------------------------------------------------------------------------------------------
 // openat2(2), Linux 5.6: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS, so no path component can lead elsewhere.
 int clinux_open_beneath(int dirfd, const char *path, int flags, mode_t mode);
+// A directory named by one entry of another, to be listed: no link is followed, no mount point entered (EXDEV).
+int clinux_open_child(int dirfd, const char *name);
+// The directory above an open one.
+int clinux_open_parent(int dirfd);
 int clinux_open(const char *path, int flags, mode_t mode);
 int clinux_memfd(const char *name, uint32_t flags);
 #define CLINUX_MFD_CLOEXEC 1u
@@ -75,6 +79,10 @@ int clinux_dup_at_least(int fd, int minimum);
 // FICLONERANGE, Linux 4.5: share extents on btrfs and xfs.
 int clinux_clone_range(int dst, uint64_t dst_offset, int src, uint64_t src_offset, uint64_t length);
 
+// pread(2) of what is in the page cache only (preadv2(2) with RWF_NOWAIT, Linux 4.14): -1 with EAGAIN where the disk
+// would have to be asked, EOPNOTSUPP where the file system cannot tell.
+ssize_t clinux_pread_nowait(int fd, void *buffer, size_t count, off_t offset);
+
 // --- the mount API (Linux 5.2): fsconfig has no 4095-byte limit on the device list ------------------------------------
 int clinux_fsopen(const char *fs);
 int clinux_fsconfig_string(int fs, const char *key, const char *value);
@@ -82,6 +90,13 @@ int clinux_fsconfig_flag(int fs, const char *key);
 int clinux_fsconfig_create(int fs);
 int clinux_fsmount(int fs, uint32_t attributes);
 int clinux_move_mount(int mount, const char *target);
+// open_tree(2) with OPEN_TREE_CLONE: a copy of the mount at `source` that is nowhere yet.
+int clinux_clone_mount(const char *source);
+// mount_setattr(2), Linux 5.12: sets attributes of a mount that is nowhere yet.
+int clinux_mount_setattr(int mount, uint64_t set);
+#define CLINUX_MOUNT_RDONLY 1ull
+#define CLINUX_MOUNT_NOSUID 2ull
+#define CLINUX_MOUNT_NODEV 4ull
 
 // --- sockets ---------------------------------------------------------------------------------------------------------
 // One SOCK_SEQPACKET message with up to 66 descriptors beside it. Returns bytes, or -1 with errno.

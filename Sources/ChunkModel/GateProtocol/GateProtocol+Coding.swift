@@ -1,9 +1,12 @@
 extension GateProtocol {
     private enum Kind: UInt16 {
         case hello = 1
-        case openImage, closeImage, fill, fail, copy, residency, list, stat, verify, removeImage
+        case openImage, closeImage, fill, fail, copy, residency, list, stat, verify, removeImage, blobFile,
+            bootstrapFile, makeSnapshot, removeSnapshot, snapshotUsage, listSnapshots,
+            listBlocked
         case helloReply = 64
-        case miss, touched, filled, reply, image, end, residencyBits, counters, verified
+        case miss, touched, filled, reply, image, end, residencyBits, counters, verified, snapshotMeasured, snapshots,
+            blocked
     }
 
     private static func header(_ kind: Kind, _ request: UInt32) -> ByteWriter {
@@ -66,6 +69,26 @@ extension GateProtocol {
         case .removeImage(let manifest):
             out = header(.removeImage, number)
             out.digest(manifest)
+        case .blobFile(let blob):
+            out = header(.blobFile, number)
+            out.integer(blob)
+        case .bootstrapFile(let manifest):
+            out = header(.bootstrapFile, number)
+            out.digest(manifest)
+        case .makeSnapshot(let id, let like):
+            out = header(.makeSnapshot, number)
+            out.integer(id)
+            out.like(like)
+        case .removeSnapshot(let id):
+            out = header(.removeSnapshot, number)
+            out.integer(id)
+        case .snapshotUsage(let id):
+            out = header(.snapshotUsage, number)
+            out.integer(id)
+        case .listSnapshots(let after):
+            out = header(.listSnapshots, number)
+            out.integer(after)
+        case .listBlocked: out = header(.listBlocked, number)
         }
         return out.bytes
     }
@@ -92,6 +115,13 @@ extension GateProtocol {
         case .verify:
             request = .verify(blob: try reader.u32(), first: try reader.u32(), count: try reader.u32())
         case .removeImage: request = .removeImage(manifest: try reader.sha256())
+        case .blobFile: request = .blobFile(blob: try reader.u32())
+        case .bootstrapFile: request = .bootstrapFile(manifest: try reader.sha256())
+        case .makeSnapshot: request = .makeSnapshot(id: try reader.u64(), like: try reader.like())
+        case .removeSnapshot: request = .removeSnapshot(id: try reader.u64())
+        case .snapshotUsage: request = .snapshotUsage(id: try reader.u64())
+        case .listSnapshots: request = .listSnapshots(after: try reader.u64())
+        case .listBlocked: request = .listBlocked
         default: throw .unknownKind(kind.rawValue)
         }
         guard reader.remaining == 0 else { throw .badValue(field: "length") }
@@ -140,6 +170,19 @@ extension GateProtocol {
         case .verified(let blob, let checked, let absent, let bad):
             out = header(.verified, number)
             for value in [blob, checked, absent] + bad { out.integer(value) }
+        case .snapshotUsage(let id, let bytes, let inodes):
+            out = header(.snapshotMeasured, number)
+            for value in [id, bytes, inodes] { out.integer(value) }
+        case .snapshots(let ids):
+            out = header(.snapshots, number)
+            for id in ids.prefix(maxListedSnapshots) { out.integer(id) }
+        case .blocked(let readers):
+            out = header(.blocked, number)
+            for reader in readers.prefix(maxListedBlocked) {
+                out.integer(reader.pid)
+                out.address(reader.at)
+                out.integer(reader.milliseconds)
+            }
         }
         return out.bytes
     }
@@ -184,6 +227,19 @@ extension GateProtocol {
             var bad: [UInt32] = []
             while reader.remaining > 0, bad.count < maxVerifyChunks { bad.append(try reader.u32()) }
             event = .verified(blob: blob, checked: checked, absent: absent, bad: bad)
+        case .snapshotMeasured:
+            event = .snapshotUsage(id: try reader.u64(), bytes: try reader.u64(), inodes: try reader.u64())
+        case .snapshots:
+            var ids: [UInt64] = []
+            while reader.remaining > 0, ids.count < maxListedSnapshots { ids.append(try reader.u64()) }
+            event = .snapshots(ids)
+        case .blocked:
+            var readers: [BlockedReader] = []
+            while reader.remaining > 0, readers.count < maxListedBlocked {
+                readers.append(
+                    .init(pid: try reader.u32(), at: try reader.address(), milliseconds: try reader.u32()))
+            }
+            event = .blocked(readers)
         default: throw .unknownKind(kind.rawValue)
         }
         guard reader.remaining == 0 else { throw .badValue(field: "length") }
@@ -195,6 +251,18 @@ extension ByteWriter {
     fileprivate mutating func address(_ value: GateProtocol.ChunkAddress) {
         integer(value.blob)
         integer(value.chunk)
+    }
+
+    fileprivate mutating func like(_ value: GateProtocol.SnapshotLike) {
+        switch value {
+        case .none: integer(UInt32(0))
+        case .snapshot(let id):
+            integer(UInt32(1))
+            integer(id)
+        case .image(let manifest):
+            integer(UInt32(2))
+            digest(manifest)
+        }
     }
 
     /// A string of at most 1,024 bytes; the rest is cut.
@@ -216,6 +284,7 @@ extension ByteWriter {
             integer(blob.rawSize)
             integer(blob.chunkCount)
             integer(blob.residentCount)
+            integer(blob.residentBytes)
             integer(UInt32(blob.graduated ? 1 : 0))
         }
     }
@@ -247,6 +316,15 @@ extension ByteReader {
         .init(blob: try u32(), chunk: try u32())
     }
 
+    fileprivate mutating func like() throws(GateProtocol.Malformed) -> GateProtocol.SnapshotLike {
+        switch try u32() {
+        case 0: .none
+        case 1: .snapshot(try u64())
+        case 2: .image(try sha256())
+        default: throw .badValue(field: "like")
+        }
+    }
+
     fileprivate mutating func string() throws(GateProtocol.Malformed) -> String {
         guard let count = integer(UInt16.self), let bytes = take(Int(count)) else { throw .truncated }
         return String(decoding: bytes, as: UTF8.self)
@@ -267,7 +345,7 @@ extension ByteReader {
             blobs.append(
                 .init(
                     handle: handle, digest: digest, rawSize: try u64(), chunkCount: try u32(),
-                    residentCount: try u32(), graduated: try flag("graduated")))
+                    residentCount: try u32(), residentBytes: try u64(), graduated: try flag("graduated")))
         }
         return .init(
             manifest: manifest, mounted: flags & 1 == 1, tainted: flags & 2 == 2, bootstrapSize: bootstrapSize,

@@ -13,6 +13,10 @@ package enum GateProtocol {
     package static let maxTouched = 512
     /// Chunks one `verify` request covers: 256 × 1 MiB hash in about 0.15 s.
     package static let maxVerifyChunks = 256
+    /// Snapshots in one `snapshots` frame: 64 KiB of them.
+    package static let maxListedSnapshots = 8192
+    /// Waits in one `blocked` frame: 16 KiB of them.
+    package static let maxListedBlocked = 1024
     /// The slot number of a fill that used none (`copy`).
     package static let noSlot: UInt32 = .max
 
@@ -45,16 +49,20 @@ package enum GateProtocol {
         package var rawSize: UInt64
         package var chunkCount: UInt32
         package var residentCount: UInt32
+        /// Raw bytes of the resident chunks: what removing the blob gives back.
+        package var residentBytes: UInt64
         /// All chunks are resident, synced and recorded: the mark is off.
         package var graduated: Bool
         package init(
-            handle: UInt32, digest: Digest, rawSize: UInt64, chunkCount: UInt32, residentCount: UInt32, graduated: Bool
+            handle: UInt32, digest: Digest, rawSize: UInt64, chunkCount: UInt32, residentCount: UInt32,
+            residentBytes: UInt64, graduated: Bool
         ) {
             self.handle = handle
             self.digest = digest
             self.rawSize = rawSize
             self.chunkCount = chunkCount
             self.residentCount = residentCount
+            self.residentBytes = residentBytes
             self.graduated = graduated
         }
     }
@@ -79,6 +87,31 @@ package enum GateProtocol {
             self.path = path
             self.blobs = blobs
         }
+    }
+
+    /// A reader that waits for a chunk.
+    package struct BlockedReader: Equatable, Sendable {
+        /// As chunkgate's pid namespace has it; 0: not known, from another one or from before a takeover.
+        package var pid: UInt32
+        package var at: ChunkAddress
+        /// How long it has waited.
+        package var milliseconds: UInt32
+        package init(pid: UInt32, at: ChunkAddress, milliseconds: UInt32) {
+            self.pid = pid
+            self.at = at
+            self.milliseconds = milliseconds
+        }
+    }
+
+    /// Whose owner, group and mode the `fs` directory of a new snapshot gets: an overlay's root shows its upper
+    /// directory's.
+    package enum SnapshotLike: Equatable, Sendable {
+        /// root, root, 0755.
+        case none
+        /// Another snapshot's `fs` directory.
+        case snapshot(UInt64)
+        /// The root directory of a mounted image.
+        case image(Digest)
     }
 
     /// Counters of the gate, by number on the wire. New ones are appended; an unknown number is skipped.
@@ -107,6 +140,13 @@ package enum GateProtocol {
         case mapFallbacks = 22
         case residentBytes = 23
         case verifyFailures = 24
+        case snapshotsMade = 25
+        case snapshotsRemoved = 26
+        case snapshotMakeErrors = 27
+        case snapshotRemoveErrors = 28
+        case snapshotUsageErrors = 29
+        case snapshotLeftovers = 30
+        case snapshotTrash = 31
     }
 
     /// Frames from chunkd to chunkgate. A request number is the agent's and comes back on the reply.
@@ -133,6 +173,20 @@ package enum GateProtocol {
         case verify(blob: UInt32, first: UInt32, count: UInt32)
         /// Remove an unmounted image and the blobs only it names. → `reply`, value = bytes freed
         case removeImage(manifest: Digest)
+        /// The blob's backing file, for reading only. → `reply` with a descriptor, or an errno
+        case blobFile(blob: UInt32)
+        /// An image's bootstrap, for reading only. → `reply` with a descriptor, or an errno
+        case bootstrapFile(manifest: Digest)
+        /// Make a snapshot's directories. EEXIST when they are there. → `reply`
+        case makeSnapshot(id: UInt64, like: SnapshotLike)
+        /// Remove them, whatever is in them. → `reply`, value = 1, or 0 when there were none
+        case removeSnapshot(id: UInt64)
+        /// Measure a snapshot's `fs` directory. → `snapshotUsage`, or `reply`
+        case snapshotUsage(id: UInt64)
+        /// The least numbers above `after`. → `snapshots`
+        case listSnapshots(after: UInt64)
+        /// Who waits for what. → `blocked`
+        case listBlocked
     }
 
     /// Frames from chunkgate to chunkd. `request` is 0 on those nobody asked for.
@@ -149,6 +203,13 @@ package enum GateProtocol {
         case residencyBits(blob: UInt32, chunkCount: UInt32, bits: [UInt8])
         case counters([Counter: UInt64])
         case verified(blob: UInt32, checked: UInt32, absent: UInt32, bad: [UInt32])
+        /// Allocated bytes, and inodes, of a snapshot's `fs` directory, itself included.
+        case snapshotUsage(id: UInt64, bytes: UInt64, inodes: UInt64)
+        /// Ascending; `maxListedSnapshots` of them: there may be more.
+        case snapshots([UInt64])
+        /// Those who have waited longest first; `maxListedBlocked` of them: there may be more. A reader that waits for
+        /// several chunks is there once for each.
+        case blocked([BlockedReader])
     }
 
     /// Why bytes are no frame.

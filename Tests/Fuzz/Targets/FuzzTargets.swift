@@ -3,6 +3,7 @@ import ErofsFormat
 import FoundationEssentials
 import Glibc
 import OCISpec
+import Snapshotter
 import Zstandard
 
 /// One parser of foreign bytes. The promise under test is the same for all: whatever the bytes, it returns a value or
@@ -12,18 +13,21 @@ struct FuzzTarget: Sendable {
     let run: @Sendable ([UInt8]) -> Void
 }
 
-let fuzzTargets: [FuzzTarget] = [
-    FuzzTarget(name: "chunk-index", run: fuzzChunkIndex),
-    FuzzTarget(name: "residency-map", run: fuzzResidencyMap),
-    FuzzTarget(name: "gate-request", run: fuzzGateRequest),
-    FuzzTarget(name: "gate-event", run: fuzzGateEvent),
-    FuzzTarget(name: "bootstrap", run: fuzzBootstrap),
-    FuzzTarget(name: "reference", run: fuzzReference),
-    FuzzTarget(name: "headers", run: fuzzHeaders),
-    FuzzTarget(name: "manifest", run: fuzzManifest),
-    FuzzTarget(name: "seek-table", run: fuzzSeekTable),
-    FuzzTarget(name: "zstd-frame", run: fuzzFrame),
-]
+let fuzzTargets: [FuzzTarget] =
+    [
+        FuzzTarget(name: "chunk-index", run: fuzzChunkIndex),
+        FuzzTarget(name: "residency-map", run: fuzzResidencyMap),
+        FuzzTarget(name: "gate-request", run: fuzzGateRequest),
+        FuzzTarget(name: "gate-event", run: fuzzGateEvent),
+        FuzzTarget(name: "bootstrap", run: fuzzBootstrap),
+        FuzzTarget(name: "reference", run: fuzzReference),
+        FuzzTarget(name: "headers", run: fuzzHeaders),
+        FuzzTarget(name: "cgroup", run: fuzzCgroup),
+        FuzzTarget(name: "manifest", run: fuzzManifest),
+        FuzzTarget(name: "seek-table", run: fuzzSeekTable),
+        FuzzTarget(name: "zstd-frame", run: fuzzFrame),
+        FuzzTarget(name: "snapshot-filter", run: fuzzSnapshotFilter),
+    ] + peerFuzzTargets + gossipFuzzTargets
 
 /// Ends the program where libFuzzer reports it as a crash.
 func require(_ condition: Bool, _ what: @autoclosure () -> String) {
@@ -129,6 +133,12 @@ private func repairCRC(_ file: inout [UInt8], chunkCount: Int) {
     _ = try? Platform(text)
 }
 
+@Sendable private func fuzzCgroup(_ bytes: [UInt8]) {
+    guard let id = ContainerCgroup.container(String(decoding: bytes, as: UTF8.self)) else { return }
+    require(!id.isEmpty && id.count <= ContainerCgroup.maxLength, "an id of \(id.count) characters")
+    require(!id.contains("/") && !id.contains("\n"), "an id of more than one component")
+}
+
 @Sendable private func fuzzHeaders(_ bytes: [UInt8]) {
     let text = String(decoding: bytes, as: UTF8.self)
     if let range = ContentRange(text), let part = range.range {
@@ -156,17 +166,15 @@ private func repairCRC(_ file: inout [UInt8], chunkCount: Int) {
 }
 
 @Sendable private func fuzzManifest(_ bytes: [UInt8]) {
-    // The gate's own reader of manifests, which knows no JSON library, and the agent's must agree where both accept.
+    // What the agent takes for an image, the gate's own reader, which knows no JSON library, must see as the same one.
     let digests = try? ManifestDigests(manifest: bytes)
     let data = Data(bytes)
     if let manifest = try? JSONDecoder().decode(Manifest.self, from: data) {
-        if let image = try? ChunkdImage(manifest: manifest) {
+        if let image = try? ChunkdImage(manifest: manifest, bytes: bytes) {
             require(image.blobs.count <= Limits.maxBlobsPerImage, "\(image.blobs.count) blobs")
-            if let digests {
-                require(digests.bootstrap == image.bootstrap.digest, "the gate sees another bootstrap")
-                let keys = image.blobs.map { ResidencyMap.Key(blob: $0.descriptor.digest, index: $0.index.digest) }
-                require(digests.blobs == keys, "the gate sees other blobs")
-            }
+            require(digests?.bootstrap == image.bootstrap.digest, "the gate sees another bootstrap")
+            let keys = image.blobs.map { ResidencyMap.Key(blob: $0.descriptor.digest, index: $0.index.digest) }
+            require(digests?.blobs == keys, "the gate sees other blobs")
             for blob in image.blobs { require(blob.rawSize <= ChunkdImage.maxRawSize, "a blob of \(blob.rawSize)") }
         }
         guard let text = try? JSONEncoder().encode(manifest) else { fatalError("a manifest cannot be written") }
@@ -185,4 +193,16 @@ private func repairCRC(_ file: inout [UInt8], chunkCount: Int) {
     var total: UInt64 = 0
     bytes.withUnsafeBytes { try? stream.feed($0) { total += UInt64($0.count) } }
     require(total <= 1 << 20, "\(total) bytes of output, limit 1 MiB")
+}
+
+@Sendable private func fuzzSnapshotFilter(_ bytes: [UInt8]) {
+    guard let filter = try? SnapshotFilter(String(decoding: bytes, as: UTF8.self)) else { return }
+    var paths: [[String]] = []
+    _ = filter.matches { path in
+        paths.append(path)
+        return path.joined(separator: ".")
+    }
+    require(!paths.isEmpty, "a filter that looks at nothing")
+    require(paths.allSatisfy { !$0.isEmpty }, "a path without a name")
+    require(bytes.count <= SnapshotFilter.maxLength, "a filter of \(bytes.count) bytes")
 }

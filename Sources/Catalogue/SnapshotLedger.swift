@@ -1,0 +1,266 @@
+internal import ChunkModel
+internal import GRDB
+
+/// Which container snapshots there are: an SQLite database of its own, docs/formats/snapshots.md. Unlike the catalogue it
+/// is the truth: containerd keeps names of ours and expects them to be here after any crash. So every change is durable
+/// when it returns.
+///
+/// Thread-safe. Every call is one transaction, on GRDB's own queues.
+package final class SnapshotLedger: Sendable {
+    package let path: String
+    package let condition: DatabaseCondition
+    /// The number of the first snapshot of this ledger. Directories with smaller ones are of a ledger that was lost:
+    /// containers may still write into them.
+    package let firstID: UInt64
+    private let pool: DatabasePool
+
+    /// Ancestors followed before a chain is taken for a circle; containerd allows 128 layers.
+    package static let maxDepth = 1024
+
+    /// Opens or makes the database at `path`. Blocking: call it at start.
+    /// - Parameter firstID: the first number if a ledger is made, above those of all that were before it (the time will
+    ///   do); 1 or more.
+    package init(path: String, firstID: UInt64) throws(CatalogueError) {
+        self.path = path
+        (pool, condition) = try DatabaseFile.open(path, label: "snapshots", Self.migrator(firstID), isDurable: true)
+        do {
+            let first = try pool.read { try Int64.fetchOne($0, sql: "SELECT firstID FROM ledger") }
+            guard let first else { throw CatalogueError(.corrupt, "snapshots \(path): no first number") }
+            self.firstID = UInt64(first)
+        } catch { throw CatalogueError(error, path: path) }
+    }
+
+    private static func migrator(_ firstID: UInt64) -> DatabaseMigrator {
+        var migrator = DatabaseMigrator()
+        migrator.registerMigration("1") { database in
+            try database.create(table: "snapshot") { table in
+                table.autoIncrementedPrimaryKey("id")
+                table.column("name", .text).notNull().unique()
+                table.column("parent", .integer).indexed().references("snapshot", onDelete: .restrict)
+                table.column("kind", .text).notNull()
+                table.column("created", .integer).notNull()
+                table.column("updated", .integer).notNull()
+                table.column("image", .text).indexed()
+                table.column("reference", .text)
+                table.column("bytes", .integer).notNull()
+                table.column("inodes", .integer).notNull()
+            }
+            try database.create(table: "label", options: .withoutRowID) { table in
+                table.column("snapshot", .integer).notNull().references("snapshot", onDelete: .cascade)
+                table.column("key", .text).notNull()
+                table.column("value", .text).notNull()
+                table.primaryKey(["snapshot", "key"])
+            }
+            try database.create(table: "ledger") { table in table.column("firstID", .integer).notNull() }
+            try database.execute(sql: "INSERT INTO ledger VALUES (?)", arguments: [Int64(clamping: firstID)])
+            try database.execute(
+                sql: "INSERT INTO sqlite_sequence (name, seq) VALUES ('snapshot', ?)",
+                arguments: [Int64(clamping: firstID) - 1])
+        }
+        return migrator
+    }
+
+    // MARK: - Changing
+
+    /// Adds a snapshot. Its parent must be there and committed, its name must not.
+    /// - Returns: it with its number, and its ancestors, nearest first.
+    package func add(_ record: SnapshotRecord) async throws -> (SnapshotRecord, ancestors: [SnapshotRecord]) {
+        try await write { database in
+            guard try Self.id(of: record.name, database) == nil else {
+                throw SnapshotError(.exists, "snapshot \(record.name) is there already")
+            }
+            let ancestors = try record.parent.map { try Self.chain($0, database) } ?? []
+            if let parent = ancestors.first, parent.kind != .committed {
+                throw SnapshotError(
+                    .precondition, "parent \(parent.name) is \(parent.kind.rawValue), expected committed")
+            }
+            try database.execute(
+                sql: """
+                    INSERT INTO snapshot (name, parent, kind, created, updated, image, reference, bytes, inodes)
+                    VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)
+                    """,
+                arguments: [
+                    record.name, ancestors.first.map { Int64($0.id) }, record.kind.rawValue, record.created,
+                    record.updated, record.image?.manifest.hex, record.image?.reference,
+                ])
+            var added = record
+            added.id = UInt64(database.lastInsertedRowID)
+            try Self.setLabels(record.labels, of: database.lastInsertedRowID, database)
+            return (added, ancestors)
+        }
+    }
+
+    /// Makes an active snapshot a committed one with another name; its labels are replaced.
+    /// - Parameter parent: what it becomes a child of, if it was prepared without a parent.
+    package func commit(
+        _ key: String, as name: String, parent: String?, labels: [String: String], usage: SnapshotRecord.Usage,
+        at time: Int64
+    ) async throws {
+        try await write { database in
+            let record = try Self.record(key, database)
+            guard record.kind == .active else {
+                throw SnapshotError(.precondition, "snapshot \(key) is \(record.kind.rawValue), expected active")
+            }
+            guard try Self.id(of: name, database) == nil else {
+                throw SnapshotError(.exists, "snapshot \(name) is there already")
+            }
+            var parentID = try record.parent.flatMap { try Self.id(of: $0, database) }
+            if let parent, parent != record.parent {
+                guard record.parent == nil else {
+                    throw SnapshotError(
+                        .precondition, "snapshot \(key) has parent \(record.parent ?? ""), expected \(parent)")
+                }
+                let found = try Self.record(parent, database)
+                guard found.kind == .committed else {
+                    throw SnapshotError(.precondition, "parent \(parent) is not committed")
+                }
+                parentID = Int64(found.id)
+            }
+            try database.execute(
+                sql: """
+                    UPDATE snapshot SET name = ?, parent = ?, kind = ?, created = ?, updated = ?, bytes = ?, inodes = ?
+                    WHERE id = ?
+                    """,
+                arguments: [
+                    name, parentID, SnapshotRecord.Kind.committed.rawValue, time, time, Int64(clamping: usage.bytes),
+                    Int64(clamping: usage.inodes), Int64(record.id),
+                ])
+            try Self.setLabels(labels, of: Int64(record.id), database)
+        }
+    }
+
+    /// Forgets a snapshot without children. Returns it, and whether its image has another snapshot left.
+    package func remove(_ name: String) async throws -> (SnapshotRecord, imageIsLeft: Bool) {
+        try await write { database in
+            let record = try Self.record(name, database)
+            let child = try String.fetchOne(
+                database, sql: "SELECT name FROM snapshot WHERE parent = ? LIMIT 1", arguments: [Int64(record.id)])
+            if let child { throw SnapshotError(.precondition, "snapshot \(name) has a child: \(child)") }
+            try database.execute(sql: "DELETE FROM snapshot WHERE id = ?", arguments: [Int64(record.id)])
+            let left = try record.image.map { image in
+                try Int.fetchOne(
+                    database, sql: "SELECT count(*) FROM snapshot WHERE image = ?", arguments: [image.manifest.hex])
+            }
+            return (record, (left ?? 0) ?? 0 > 0)
+        }
+    }
+
+    /// Replaces the labels.
+    package func update(_ name: String, labels: [String: String], at time: Int64) async throws -> SnapshotRecord {
+        try await write { database in
+            let id = Int64(try Self.record(name, database).id)
+            try database.execute(sql: "UPDATE snapshot SET updated = ? WHERE id = ?", arguments: [time, id])
+            try Self.setLabels(labels, of: id, database)
+            return try Self.record(name, database)
+        }
+    }
+
+    // MARK: - Asking
+
+    /// A snapshot and its ancestors, nearest first; `notFound` when it is not there.
+    package func chain(_ name: String) async throws -> [SnapshotRecord] {
+        try await read { try Self.chain(name, $0) }
+    }
+
+    package func record(_ name: String) async throws -> SnapshotRecord {
+        try await read { try Self.record(name, $0) }
+    }
+
+    /// Snapshots with numbers above `id`, at most `limit`, in order of their numbers.
+    package func records(after id: UInt64, limit: Int) async throws -> [SnapshotRecord] {
+        try await read { database in
+            try Row.fetchAll(
+                database, sql: Self.selection + " WHERE snapshot.id > ? ORDER BY snapshot.id LIMIT ?",
+                arguments: [Int64(clamping: id), limit]
+            ).map { try Self.record($0, database) }
+        }
+    }
+
+    /// Numbers of the snapshots that have a directory.
+    package func directories() async throws -> Set<UInt64> {
+        try await read { database in
+            Set(try Int64.fetchAll(database, sql: "SELECT id FROM snapshot WHERE image IS NULL").map { UInt64($0) })
+        }
+    }
+
+    /// How many snapshots there are of each kind.
+    package func counts() async throws -> [SnapshotRecord.Kind: Int] {
+        try await read { database in
+            let rows = try Row.fetchAll(database, sql: "SELECT kind, count(*) FROM snapshot GROUP BY kind")
+            return Dictionary(
+                uniqueKeysWithValues: rows.compactMap { row in
+                    SnapshotRecord.Kind(rawValue: row[0]).map { ($0, row[1] as Int) }
+                })
+        }
+    }
+
+    // MARK: - Rows
+
+    private static let selection = """
+        SELECT snapshot.*, (SELECT name FROM snapshot AS above WHERE above.id = snapshot.parent) AS parentName
+        FROM snapshot
+        """
+
+    private static func id(of name: String, _ database: Database) throws -> Int64? {
+        try Int64.fetchOne(database, sql: "SELECT id FROM snapshot WHERE name = ?", arguments: [name])
+    }
+
+    private static func record(_ name: String, _ database: Database) throws -> SnapshotRecord {
+        let row = try Row.fetchOne(database, sql: selection + " WHERE snapshot.name = ?", arguments: [name])
+        guard let row else { throw SnapshotError(.notFound, "snapshot \(name) is not there") }
+        return try record(row, database)
+    }
+
+    private static func chain(_ name: String, _ database: Database) throws -> [SnapshotRecord] {
+        var chain = [try record(name, database)]
+        while let parent = chain.last?.parent {
+            guard chain.count < maxDepth else {
+                throw SnapshotError(.precondition, "snapshot \(name) has more than \(maxDepth) ancestors")
+            }
+            chain.append(try record(parent, database))
+        }
+        return chain
+    }
+
+    private static func record(_ row: Row, _ database: Database) throws -> SnapshotRecord {
+        let id: Int64 = row["id"]
+        let labels = try Row.fetchAll(
+            database, sql: "SELECT key, value FROM label WHERE snapshot = ?", arguments: [id])
+        guard let kind = SnapshotRecord.Kind(rawValue: row["kind"]) else {
+            throw CatalogueError(.corrupt, "snapshot \(id) has kind \(row["kind"] as String)")
+        }
+        var record = SnapshotRecord(
+            id: UInt64(id), name: row["name"], parent: row["parentName"], kind: kind, created: row["created"],
+            labels: Dictionary(uniqueKeysWithValues: labels.map { ($0[0] as String, $0[1] as String) }))
+        record.updated = row["updated"]
+        record.usage = .init(
+            bytes: UInt64(clamping: row["bytes"] as Int64), inodes: UInt64(clamping: row["inodes"] as Int64))
+        if let hex = row["image"] as String? {
+            guard let manifest = Digest(hex: hex) else {
+                throw CatalogueError(.corrupt, "snapshot \(id) has image \(hex)")
+            }
+            record.image = .init(manifest: manifest, reference: row["reference"] ?? "")
+        }
+        return record
+    }
+
+    private static func setLabels(_ labels: [String: String], of id: Int64, _ database: Database) throws {
+        try database.execute(sql: "DELETE FROM label WHERE snapshot = ?", arguments: [id])
+        for (key, value) in labels {
+            try database.execute(
+                sql: "INSERT INTO label (snapshot, key, value) VALUES (?, ?, ?)", arguments: [id, key, value])
+        }
+    }
+
+    private func read<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
+        do { return try await pool.read(body) } catch { throw described(error) }
+    }
+
+    private func write<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
+        do { return try await pool.write(body) } catch { throw described(error) }
+    }
+
+    private func described(_ error: any Error) -> any Error {
+        error is SnapshotError ? error : CatalogueError(error, path: path)
+    }
+}
