@@ -11,10 +11,20 @@ DESTDIR ?=
 FUZZ_SECONDS ?= 10
 PROGRAMS := chunkgate chunkd chunkctl
 
-.PHONY: help deps build release test demo bench fuzz lint install clean
+# Where a host install puts things; units have to be where systemd looks for them.
+BINDIR = $(PREFIX)/bin
+DATADIR = $(PREFIX)/share
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+SYSCONFDIR ?= /etc
+IMAGE ?= .build/image/chunkd
+
+.PHONY: help deps build release test demo bench bench-cluster bench-containers simulate fuzz lint \
+	chart units image try-host install uninstall clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install from the distribution what is missing, create the user chunkd (root)
 	@scripts/install-deps
@@ -28,12 +38,25 @@ release: deps ## optimised build of the programs, with the Swift runtime linked 
 test: build ## run every test and a short fuzz run; kernel tests need root and Linux 6.14
 	@SWIFT="$(SWIFT)" scripts/run-tests
 	@scripts/fuzz $(FUZZ_SECONDS)
+	@scripts/check-chart
+	@scripts/check-units
 
-demo: release ## one image from build to complete, on a real registry, with what happens shown
+demo: release ## three nodes and a registry: one image from build to complete, with what happens shown
 	@cluster/demo.sh
 
 bench: release ## measure every figure beside its floor
 	@Benchmarks/run
+
+bench-cluster: release ## measure eight real nodes, and the peer server and client beside nginx and curl (root)
+	@$(RELEASE) --product peerbench
+	@Benchmarks/cluster/run
+
+bench-containers: release ## measure containers on chunkd's snapshotter beside containerd's overlayfs (root)
+	@Benchmarks/containers/run
+
+simulate: deps ## simulate up to 10,000 nodes with the agent's own state machines
+	@$(RELEASE) --product chunksim
+	@Benchmarks/simulate
 
 fuzz: deps ## fuzz every parser of foreign bytes, FUZZ_SECONDS each
 	@scripts/fuzz $(FUZZ_SECONDS)
@@ -41,9 +64,27 @@ fuzz: deps ## fuzz every parser of foreign bytes, FUZZ_SECONDS each
 lint: ## formatting and style, strictly
 	$(SWIFT) format lint --strict --configuration .swift-format -r Package.swift Sources Tests
 
-install: release ## copy the programs to $(DESTDIR)$(PREFIX)/bin
-	install -d "$(DESTDIR)$(PREFIX)/bin"
-	install -m 755 $(foreach p,$(PROGRAMS),"$$($(SWIFT) build -c release --show-bin-path)/$(p)") "$(DESTDIR)$(PREFIX)/bin/"
+chart: deps ## render the Helm chart, check it, its alerts and its dashboard
+	@scripts/check-chart
+
+units: ## check the systemd units
+	@scripts/check-units
+
+image: release ## container image as an OCI layout in $(IMAGE), built twice and tried (root)
+	@cluster/image/build "$$($(SWIFT) build -c release --show-bin-path)" "$(IMAGE)"
+	@cluster/image/check "$$($(SWIFT) build -c release --show-bin-path)" "$(IMAGE)"
+
+try-host: image ## host install and the chart's way onto a node, under a systemd of their own (root)
+	@cluster/systemd/try "$$($(SWIFT) build -c release --show-bin-path)" "$(IMAGE)"
+
+install: release ## programs, systemd units, completions and documents to $(DESTDIR)$(PREFIX)
+	@BINDIR="$(BINDIR)" DATADIR="$(DATADIR)" UNITDIR="$(UNITDIR)" SYSUSERSDIR="$(SYSUSERSDIR)" \
+		TMPFILESDIR="$(TMPFILESDIR)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" \
+		scripts/install install "$$($(SWIFT) build -c release --show-bin-path)"
+
+uninstall: ## remove what install put there; configuration and state stay
+	@BINDIR="$(BINDIR)" DATADIR="$(DATADIR)" UNITDIR="$(UNITDIR)" SYSUSERSDIR="$(SYSUSERSDIR)" \
+		TMPFILESDIR="$(TMPFILESDIR)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" scripts/install uninstall
 
 clean: ## remove what builds, tests and benchmarks leave in the tree
 	$(SWIFT) package clean

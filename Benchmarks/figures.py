@@ -9,6 +9,8 @@ import time
 from rig import BIN, WORK, DelayProxy, Node, Process, memory, mounts_beneath, proportional, reset_peak, run, say, settle, until
 
 ROUNDS = 3
+# Of the figures whose floor is a registry's answers, which swing from second to second.
+MANY_ROUNDS = 7
 MEBIBYTE = 1 << 20
 
 
@@ -78,7 +80,7 @@ class Bench:
         for name, target in (("raw", 1.0), ("zstd", 0.8)):
             ours, floors = [], []
             descriptor, pipe = pipes[name]
-            for _ in range(ROUNDS):
+            for _ in range(MANY_ROUNDS):
                 speed, peak = self.cold_sequential(name)
                 ours.append(speed)
                 peaks.append(peak)
@@ -104,7 +106,7 @@ class Bench:
             calls = " & ".join(f"curl -sf -o /dev/null -r {a}-{b} {url}" for a, b in ranges)
             return size / 1e6 / timed_shell(f"{calls} & wait")
 
-        for _ in range(ROUNDS):
+        for _ in range(MANY_ROUNDS):
             ours.append(self.cold_sequential("raw", slow.host)[0])
             settle()
             self.registry.warm(descriptor)
@@ -133,7 +135,7 @@ class Bench:
                      "silent\nfail\n" for a, b in chunks]
             file.write("next\n".join(parts))
         ours, floors, fetched, inside = [], [], [], []
-        for number in range(ROUNDS):
+        for number in range(MANY_ROUNDS):
             self.registry.warm(descriptor)
             with Node([self.registry.host]) as node:
                 mount = node.mount(self.reference("raw"))
@@ -224,13 +226,13 @@ class Bench:
             idle = [memory(node.agent.pid)]
             for number in range(100):
                 node.mount(self.reference(f"small-{number}"))
+            # The keeper gives its code back when it has had nothing to do for a second.
+            time.sleep(2)
             parts = {name: memory(pid) for name, pid in zip(("keeper", "working process"), node.gate_pids())}
             together = proportional(node.gate_pids()) / 1024
-        working = parts["working process"]["VmRSS"] / 1024
-        self.row("memory of chunkgate's working process, 100 images mounted", working, " MiB", "≤ 16 MiB",
-                 working <= 16, kilobytes=parts)
-        self.row("memory of chunkgate's two processes together, 100 images mounted", together, " MiB", "≤ 16 MiB",
-                 together <= 16)
+        resident = sum(part["VmRSS"] for part in parts.values()) / 1024
+        self.row("memory of chunkgate, both processes, 100 images mounted", resident, " MiB", "≤ 16 MiB", resident <= 16,
+                 kilobytes=parts, proportional_mib=together)
         for _ in range(ROUNDS - 1):
             with Node([self.registry.host]) as node:
                 idle.append(memory(node.agent.pid))
