@@ -12,14 +12,25 @@ package final class Outbox: Sendable {
     private struct State {
         var socket: PacketSocket?
         var frames: [Frame] = []
+        /// Touches since the last miss: they go out as one frame, before whatever is missed next.
         var touched: [GateProtocol.ChunkAddress] = []
+
+        mutating func flushTouched() {
+            for start in stride(from: 0, to: touched.count, by: GateProtocol.maxTouched) {
+                let some = Array(touched[start..<min(touched.count, start + GateProtocol.maxTouched)])
+                frames.append(Frame(bytes: GateProtocol.encode(.touched(some))))
+            }
+            touched = []
+        }
     }
 
-    /// Frames that may wait: every miss is one (bounded by the descriptors of parked readers) and every request has
-    /// one answer. A peer this far behind is not reading.
+    /// Frames that may wait: every miss is one (bounded by the descriptors of parked readers), with one of touches before
+    /// it at most, and every request has one answer. A peer this far behind is not reading.
     private static let maxFrames = 1 << 16
-    /// Touches that may wait; more are dropped, they only steer read-ahead.
+    /// Touches that may wait in a row, and frames that may wait when another is taken; more are dropped, they only steer
+    /// read-ahead.
     private static let maxTouched = 4096
+    private static let maxFramesForTouched = maxFrames / 2
 
     private let state = Monitor(State())
 
@@ -54,10 +65,20 @@ package final class Outbox: Sendable {
         push(addresses.map { Frame(bytes: GateProtocol.encode(.miss($0))) })
     }
 
-    func touched(_ address: GateProtocol.ChunkAddress) {
+    /// First accesses in the order in which readers made them, each a miss or of a chunk that was there: chunkd follows
+    /// sequential readers by that order.
+    func accesses(_ list: [(at: GateProtocol.ChunkAddress, isMiss: Bool)]) {
         state.update { state in
-            guard state.socket != nil, state.touched.count < Self.maxTouched else { return }
-            state.touched.append(address)
+            guard let socket = state.socket else { return }
+            for access in list {
+                if access.isMiss {
+                    state.flushTouched()
+                    state.frames.append(Frame(bytes: GateProtocol.encode(.miss(access.at))))
+                } else if state.touched.count < Self.maxTouched, state.frames.count < Self.maxFramesForTouched {
+                    state.touched.append(access.at)
+                }
+            }
+            if state.frames.count > Self.maxFrames { socket.shutdown() }
         }
     }
 
@@ -78,15 +99,9 @@ package final class Outbox: Sendable {
         while true {
             let batch: (PacketSocket, [Frame])? = state.wait { state in
                 guard let socket = state.socket else { return nil }
-                var frames = state.frames
+                state.flushTouched()
+                let frames = state.frames
                 state.frames = []
-                var rest = state.touched[...]
-                state.touched = []
-                while !rest.isEmpty {
-                    frames.append(
-                        Frame(bytes: GateProtocol.encode(.touched(Array(rest.prefix(GateProtocol.maxTouched))))))
-                    rest = rest.dropFirst(GateProtocol.maxTouched)
-                }
                 return frames.isEmpty ? nil : (socket, frames)
             }
             guard let (socket, frames) = batch else { continue }

@@ -16,6 +16,9 @@ package final class OpenBlob: Sendable {
         self.blob = blob
         self.shard = shard
     }
+
+    /// What chunkd calls this chunk.
+    func address(of chunk: Int) -> GateProtocol.ChunkAddress { .init(blob: handle, chunk: UInt32(chunk)) }
 }
 
 /// One fanotify group with the one thread that reads it, and the readers parked in it.
@@ -105,38 +108,41 @@ package final class Shard: Sendable {
         if blob.resident.containsAll(chunks) {
             access.allow()
             counters.add(.hits)
-            noteTouched(chunks, of: open)
+            let touched = firstTouches(of: chunks, in: open).map { (open.address(of: $0), isMiss: false) }
+            if !touched.isEmpty { outbox.accesses(touched) }
             return
         }
         counters.add(.misses)
         park(access, chunks, of: open, pid: pid)
     }
 
-    /// Tells chunkd of first touches of chunks that were there already: how it follows a sequential reader.
-    private func noteTouched(_ chunks: Range<Int>, of open: OpenBlob) {
-        for chunk in chunks where !open.blob.touched.contains(chunk) {
-            if open.blob.touched.insert(chunk) {
-                outbox.touched(.init(blob: open.handle, chunk: UInt32(chunk)))
-            }
-        }
+    /// Those of the chunks that no reader has asked for before.
+    private func firstTouches(of chunks: Range<Int>, in open: OpenBlob) -> [Int] {
+        chunks.filter { !open.blob.touched.contains($0) && open.blob.touched.insert($0) }
     }
 
     private func park(
         _ access: consuming PendingAccess, _ chunks: Range<Int>, of open: OpenBlob, since: Monotonic = .now,
         pid: Int32
     ) {
-        for chunk in chunks { open.blob.touched.insert(chunk) }
+        let touched = firstTouches(of: chunks, in: open)
         // Looked at again under the lock: a fill inserts first and takes the lock second, so either it is seen here,
         // or it finds the reader parked.
         var token: PendingAccess? = consume access
         let asked: [GateProtocol.ChunkAddress] = misses.update { table in
             let absent = chunks.filter { !open.blob.resident.contains($0) }
             guard !absent.isEmpty, let access = token.take() else { return [] }
-            let addresses = absent.map { GateProtocol.ChunkAddress(blob: open.handle, chunk: UInt32($0)) }
-            return table.park(access, of: chunks, for: addresses, since: since, pid: pid)
+            return table.park(access, of: chunks, for: absent.map(open.address), since: since, pid: pid)
         }
         token?.allow()
-        if !asked.isEmpty { outbox.misses(asked) }
+        // What was there already is told in its place: whether a chunk was fetched ahead or is a miss must not change what
+        // chunkd takes a reader's order to be.
+        let missed = Set(asked.map(\.chunk))
+        let accesses = chunks.compactMap { chunk -> (at: GateProtocol.ChunkAddress, isMiss: Bool)? in
+            if missed.contains(UInt32(chunk)) { return (open.address(of: chunk), true) }
+            return touched.contains(chunk) ? (open.address(of: chunk), false) : nil
+        }
+        if !accesses.isEmpty { outbox.accesses(accesses) }
     }
 
     // MARK: Answers

@@ -94,6 +94,15 @@ final class RunningGate: Sendable {
         Glibc.kill(process.pid, SIGKILL)
         if let worker { Glibc.kill(worker, SIGKILL) }
         _ = process.wait(atMost: .seconds(5))
+        // Not our child: until it is gone its files, and so their file systems, are in use.
+        if let worker { _ = Wait.until(.seconds(5)) { Self.hasEnded(worker) } }
+    }
+
+    /// Gone, or dead and not yet waited for by whoever inherited it.
+    private static func hasEnded(_ pid: pid_t) -> Bool {
+        guard let stat = try? readProcFile("/proc/\(pid)/stat") else { return true }
+        // PID (NAME) STATE …
+        return String(decoding: stat, as: UTF8.self).split(separator: ")").last?.hasPrefix(" Z") ?? true
     }
 
     /// Ends it as an operator would; kills it when that is refused.
@@ -212,6 +221,22 @@ final class GateClient: Sendable {
 
     func miss() throws -> GateProtocol.ChunkAddress {
         try event { event, _ in if case .miss(let address) = event { address } else { nil } }
+    }
+
+    /// The first accesses that have been told of by now, in order; other events stay in the queue.
+    func accesses() -> [(at: GateProtocol.ChunkAddress, isMiss: Bool)] {
+        inbox.update { queue in
+            var found: [(at: GateProtocol.ChunkAddress, isMiss: Bool)] = []
+            queue.removeAll { item in
+                switch item.event {
+                case .miss(let at): found.append((at, true))
+                case .touched(let list): found += list.map { ($0, false) }
+                default: return false
+                }
+                return true
+            }
+            return found
+        }
     }
 
     /// Brings bytes for a chunk and waits for what became of them.

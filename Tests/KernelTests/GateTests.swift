@@ -154,6 +154,38 @@ struct GateTests {
         #expect(after.blobs.first?.residentCount == UInt32(few))
     }
 
+    @Test func firstAccessesAreToldInTheReadersOrderWhateverIsThereAlready() throws {
+        let gate = try RunningGate(scratch)
+        let client = try gate.connect()
+        let info = try client.open(image)
+        let blob = try #require(info.blobs.first?.handle)
+        // Two of three chunks are here: some reads find all they want, some a part, some nothing.
+        for chunk in 0..<image.index.count where chunk % 3 != 1 {
+            try client.fill(.init(blob: blob, chunk: UInt32(chunk)), image.chunk(chunk))
+        }
+        let readers = try Readers(1, path: info.path + "/big", offset: 0, length: big.count)
+        var told: [UInt32] = []
+        let isRead = try Wait.until(.seconds(20)) {
+            for access in client.accesses() {
+                told.append(access.at.chunk)
+                if access.isMiss { try client.fill(access.at, image.chunk(Int(access.at.chunk))) }
+            }
+            return readers.finished == 1
+        }
+        #expect(isRead)
+        #expect(try readers.wait() == [.bytes(big)])
+        // The last touches may still be on their way.
+        let first = try #require(told.first)
+        let all = Array(first..<first + UInt32(big.count / GateImage.chunkSize))
+        #expect(
+            Wait.until(.seconds(5)) {
+                told += client.accesses().map(\.at.chunk)
+                return told.count >= all.count
+            })
+        #expect(told == all)
+        try requireNoSelfEvents(client)
+    }
+
     @Test func theAgentReadsWhatIsResidentWithoutEventsAndCannotWriteIt() throws {
         let gate = try RunningGate(scratch)
         let client = try gate.connect()
