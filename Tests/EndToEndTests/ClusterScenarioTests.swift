@@ -78,8 +78,10 @@ extension EndToEnd {
                 #expect(isCounted, "node \(node) has refused nobody for \(reason)")
             }
 
-            try cluster.mountAndRead(1, image).expectSuccess(.seconds(20))
-            for node in [2, 3, 4] { try cluster.mountAndRead(node, image).expectSuccess(.seconds(30)) }
+            for node in [1, 3, 4] { try cluster.mountAndRead(node, image).expectSuccess(.seconds(30)) }
+            // Without the registry's blobs nothing can come from there instead, however slow a peer is just now.
+            try cluster.removeBlobs()
+            try cluster.mountAndRead(2, image).expectSuccess(.seconds(30))
             #expect(try cluster.stat(2).bytes(from: "peer") > 7_000_000)
             #expect(try cluster.peer(1, of: 2)?.state == "alive")
             // They have what they read from the registry: nobody gave them a byte.
@@ -146,7 +148,10 @@ extension EndToEnd {
             let knows = try Wait.until(.seconds(30)) { try cluster.peer(1, of: 2)?.completeBlobs == 1 }
             #expect(knows, "node 2 does not hear what node 1 has")
 
-            try cluster.mountAndRead(2, image).expectSuccess(.seconds(20))
+            // For a reader the registry may be asked as well, and be quicker; for a prefetch it is not.
+            try cluster.mount(2, image)
+            try cluster.exec(2, "prefetch", image)
+            try cluster.read(2).expectSuccess(.seconds(20))
             let stat = try cluster.stat(2)
             #expect(stat.integrity.mismatches == 1 && stat.reads.denied == 0)
             #expect(stat.bytes(from: "peer") > 0)
