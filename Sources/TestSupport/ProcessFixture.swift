@@ -219,10 +219,10 @@ package enum Wait {
     }
 
     /// The same for asynchronous tests, without holding a thread of the cooperative pool.
-    package static func eventually(_ limit: Duration, _ condition: () -> Bool) async -> Bool {
+    package static func eventually(_ limit: Duration, _ condition: () async throws -> Bool) async rethrows -> Bool {
         let clock = ContinuousClock()
         let end = clock.now + limit
-        while !condition() {
+        while try await !condition() {
             guard clock.now < end, (try? await Task.sleep(for: .milliseconds(10))) != nil else { return false }
         }
         return true
