@@ -108,6 +108,14 @@ extension ChunkIndex {
     private static let tableHeaderSize = 16
     private static let entrySize = 40
 
+    /// Chunks in a `.caibx` file of this many bytes; nil when no such file has that size, or only one over the limit.
+    package static func count(inFileOf size: UInt64) -> Int? {
+        let framing = UInt64(headerSize + tableHeaderSize + entrySize)
+        guard size >= framing, (size - framing) % UInt64(entrySize) == 0 else { return nil }
+        let count = (size - framing) / UInt64(entrySize)
+        return count <= UInt64(Limits.maxChunksPerBlob) ? Int(count) : nil
+    }
+
     /// Decodes a `.caibx` file. Never traps, whatever the bytes.
     package init(caibx bytes: [UInt8]) throws(Invalid) {
         var reader = ByteReader(bytes)

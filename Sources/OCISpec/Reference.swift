@@ -111,10 +111,13 @@ package struct Reference: Hashable, Sendable, CustomStringConvertible {
     /// The same image pinned to a digest; the tag is kept for people.
     package func pinned(to digest: Digest) -> Reference { Reference(unchecked: self, tag: tag, digest: digest) }
 
+    /// Another manifest of the same repository.
+    package func byDigest(_ digest: Digest) -> Reference { Reference(unchecked: self, tag: nil, digest: digest) }
+
     /// The same repository with another target.
     package func at(_ target: Target) throws(OCISpecError) -> Reference {
         switch target {
-        case .digest(let digest): return Reference(unchecked: self, tag: nil, digest: digest)
+        case .digest(let digest): return byDigest(digest)
         case .tag(let tag):
             return try Reference(registry: registry, repository: repository, tag: tag)
         }

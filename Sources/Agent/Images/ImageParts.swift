@@ -72,9 +72,9 @@ struct BlobParts: Sendable {
 
     /// Bytes of the seek table at the end of a compressed blob, from the size its index must have: one entry a chunk.
     static func seekTableSize(_ blob: ChunkdImage.Blob) throws(AgentError) -> Int {
-        let entries = Int(blob.index.size) - caibxFraming
-        let size = SeekTable.encodedSize(frames: entries / caibxEntry)
-        guard entries >= 0, entries % caibxEntry == 0, UInt64(size) <= blob.descriptor.size else {
+        guard let count = ChunkIndex.count(inFileOf: blob.index.size),
+            case let size = SeekTable.encodedSize(frames: count), UInt64(size) <= blob.descriptor.size
+        else {
             throw AgentError(
                 .image,
                 "chunk index of blob \(blob.descriptor.digest) has \(blob.index.size) bytes, "
@@ -82,8 +82,4 @@ struct BlobParts: Sendable {
         }
         return size
     }
-
-    /// Header, table header and tail of a `.caibx`, and one entry; see `ChunkIndex`.
-    private static let caibxFraming = 104
-    private static let caibxEntry = 40
 }

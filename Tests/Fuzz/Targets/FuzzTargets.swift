@@ -27,7 +27,7 @@ let fuzzTargets: [FuzzTarget] =
         FuzzTarget(name: "seek-table", run: fuzzSeekTable),
         FuzzTarget(name: "zstd-frame", run: fuzzFrame),
         FuzzTarget(name: "snapshot-filter", run: fuzzSnapshotFilter),
-    ] + peerFuzzTargets + gossipFuzzTargets
+    ] + peerFuzzTargets + gossipFuzzTargets + traceFuzzTargets
 
 /// Ends the program where libFuzzer reports it as a crash.
 func require(_ condition: Bool, _ what: @autoclosure () -> String) {
