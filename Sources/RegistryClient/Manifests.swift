@@ -71,7 +71,7 @@ extension RegistryClient {
         return (fetched.descriptor, manifest, fetched.bytes)
     }
 
-    private func manifestCall(
+    func manifestCall(
         _ reference: Reference, _ endpoint: Endpoint, _ method: TransferRequest.Method
     ) throws(RegistryError) -> RegistryCall {
         let repository = endpoint.repository(reference.repository)
@@ -84,7 +84,7 @@ extension RegistryClient {
             scopes: ["repository:\(repository):pull"], operation: .manifest)
     }
 
-    private func fetchManifest(
+    func fetchManifest(
         _ reference: Reference, _ endpoint: Endpoint, attempts: Int
     ) async throws(RegistryError) -> FetchedManifest {
         let call = try manifestCall(reference, endpoint, .get)
@@ -138,7 +138,7 @@ extension RegistryClient {
     }
 
     /// The target of `Link: <URL>; rel="next"` (RFC 8288), nil without one.
-    private static func nextPage(_ head: ResponseHead, _ url: HTTPURL) -> HTTPURL? {
+    static func nextPage(_ head: ResponseHead, _ url: HTTPURL) -> HTTPURL? {
         guard let link = head.first("Link"), link.contains("rel=\"next\"") || link.contains("rel=next"),
             let open = link.firstIndex(of: "<"), let close = link[open...].firstIndex(of: ">")
         else { return nil }

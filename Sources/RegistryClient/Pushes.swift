@@ -93,6 +93,13 @@ extension RegistryClient {
     package func pushManifest(
         _ bytes: [UInt8], mediaType: String, to reference: Reference
     ) async throws(RegistryError) -> Digest {
+        try await putManifest(bytes, mediaType: mediaType, to: reference).digest
+    }
+
+    /// As `pushManifest`, with the head of the registry's answer.
+    func putManifest(
+        _ bytes: [UInt8], mediaType: String, to reference: Reference
+    ) async throws(RegistryError) -> (digest: Digest, head: ResponseHead) {
         let digest = SHA256.hash(bytes)
         if let expected = reference.digest, expected != digest {
             throw RegistryError(.digestMismatch, "manifest hashes to \(digest), the reference says \(expected)")
@@ -108,7 +115,7 @@ extension RegistryClient {
                 .digestMismatch,
                 "pushed manifest \(digest), the registry says it has \(OCISpecError.quote(said))")
         }
-        return digest
+        return (digest, result.result.head)
     }
 
     private static var errorText: TransferSink {

@@ -15,6 +15,8 @@ package final class RegistryClient: Sendable {
     let authenticator: Authenticator
     let redirects = Mutex(RedirectCache())
     let health = Mutex<[HTTPURL.Origin: HostHealth]>([:])
+    /// Repositories whose endpoint was found to have no referrers API, and when.
+    let withoutReferrers = Mutex<[RedirectCache.Key: ContinuousClock.Instant]>([:])
     let started = ContinuousClock.now
 
     /// Starts the client's transfer thread. The observer is called on whatever thread something happens and must not

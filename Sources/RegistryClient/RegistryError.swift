@@ -65,6 +65,6 @@ package enum RegistryEvent: Sendable {
     case rangeIgnored(host: String)
 
     package enum Operation: String, Sendable, CaseIterable {
-        case ping, manifest, blob, range, upload, token, tags
+        case ping, manifest, blob, range, upload, token, tags, referrers
     }
 }
