@@ -8,8 +8,12 @@ package struct FetchLimits: Sendable, Equatable {
     package var joinBytes = 4 << 20
     /// Ranges in flight for readers that are blocked.
     package var demandRanges = 8
-    /// Ranges in flight for read-ahead and background together: so many that their latencies overlap.
+    /// Ranges in flight for read-ahead, traces and background together: so many that their latencies overlap.
     package var speculativeRanges = 3
+    /// Of these, those of access traces while readers are blocked.
+    package var replayRangesBesideReaders = 1
+    /// Stored bytes of one registry range of a trace: shorter, so that it soon makes way for readers.
+    package var replayRangeBytes = 8 << 20
     /// Copies within the node in flight.
     package var copies = 32
     /// Chunks known to the scheduler because a reader waits: 32,768 × about 200 bytes = 6.5 MB.

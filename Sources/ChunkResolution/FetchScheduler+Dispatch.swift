@@ -115,11 +115,14 @@ extension FetchScheduler {
 
     /// Whether one more range may start in this lane for this rank.
     func hasRoom(for rank: FetchRank, _ lane: Lane) -> Bool {
-        // Read-ahead and background share what they may take.
-        let rank = rank == .background ? .readAhead : rank
-        let active = ranges.values.count {
-            Lane($0.source) == lane && ($0.rank == .background ? .readAhead : $0.rank) == rank
+        // A trace goes on beside blocked readers, who want most of it as well, but does not crowd them out.
+        if rank == .replay, pendingDemand > 0 {
+            let active = ranges.values.count { $0.rank == .replay }
+            if active >= limits.replayRangesBesideReaders { return false }
         }
+        // Read-ahead, replay and background share what they may take.
+        let rank = min(rank, .readAhead)
+        let active = ranges.values.count { Lane($0.source) == lane && min($0.rank, .readAhead) == rank }
         let limit =
             switch (lane, rank) {
             case (.peer, .demand): limits.peerDemandRanges
@@ -171,7 +174,7 @@ extension FetchScheduler {
         if state.bypassCaches || state.repair { return 1 }
         let isPeer = source.peer != nil
         let longest = min(
-            isPeer ? limits.peerRangeBytes : limits.rangeBytes,
+            isPeer ? limits.peerRangeBytes : state.rank == .replay ? limits.replayRangeBytes : limits.rangeBytes,
             rates.longestRequestBytes(DownloadRates.Kind(rank: state.rank, isRegistry: !isPeer)) ?? .max)
         var count = 1
         while key.chunk + count < layout.index.count {

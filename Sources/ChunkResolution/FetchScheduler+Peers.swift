@@ -28,7 +28,7 @@ extension FetchScheduler {
     /// How long this source may be waited for while it fetches.
     func wait(for source: FetchSource, _ state: State, _ now: Duration) -> Duration {
         guard case .peer(_, fetch: true) = source else { return .zero }
-        let longest = state.rank == .background ? limits.peerBackgroundWait : limits.peerWait
+        let longest = state.rank >= .replay ? limits.peerBackgroundWait : limits.peerWait
         return max(.zero, min(longest, state.peerWait ?? longest, state.peersUntil - now))
     }
 

@@ -199,8 +199,10 @@ package struct FetchScheduler {
     package var pendingDemand: Int { counts[FetchRank.demand.rawValue] }
     /// Chunks nobody waits for that are not settled.
     package var pendingSpeculative: Int {
-        counts[FetchRank.readAhead.rawValue] + counts[FetchRank.background.rawValue]
+        counts[FetchRank.readAhead.rawValue] + pendingReplay + pendingBackground
     }
+    /// Chunks of access traces that are not settled.
+    package var pendingReplay: Int { counts[FetchRank.replay.rawValue] }
     /// Chunks other nodes asked for that are not settled.
     package var pendingRelayed: Int { counts[FetchRank.relayed.rawValue] }
     package var pendingBackground: Int { counts[FetchRank.background.rawValue] }

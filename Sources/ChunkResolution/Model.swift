@@ -29,6 +29,8 @@ package enum FetchRank: Int, Comparable, Sendable, CaseIterable {
     case relayed
     /// A sequential reader is about to ask for it.
     case readAhead
+    /// An access trace says that it will be read soon.
+    case replay
     /// Hydration, prefetch and repair: nobody waits.
     case background
 

@@ -47,7 +47,7 @@ package struct DownloadLimits: Sendable, Equatable {
     package var total: UInt64?
     /// From the registry.
     package var registry: UInt64?
-    /// What nobody waits for: hydration, prefetch and repair, from wherever.
+    /// What nobody waits for: access traces, hydration, prefetch and repair, from wherever.
     package var prefetch: UInt64?
 
     package init(total: UInt64? = nil, registry: UInt64? = nil, prefetch: UInt64? = nil) {
@@ -100,6 +100,6 @@ struct DownloadRates: Sendable {
 
     private func limits(_ kind: Kind) -> [WritableKeyPath<DownloadRates, RateLimit>] {
         guard isLimited else { return [] }
-        return [\.total] + (kind.isRegistry ? [\.registry] : []) + (kind.rank == .background ? [\.prefetch] : [])
+        return [\.total] + (kind.isRegistry ? [\.registry] : []) + (kind.rank >= .replay ? [\.prefetch] : [])
     }
 }

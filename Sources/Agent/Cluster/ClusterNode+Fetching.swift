@@ -80,7 +80,7 @@ extension ClusterNode: PeerFetcher {
             let rank: PeerRank =
                 switch plan.rank {
                 case .demand, .relayed: .demand
-                case .readAhead: .ahead
+                case .readAhead, .replay: .ahead
                 case .background: .background
                 }
             return Asking(
