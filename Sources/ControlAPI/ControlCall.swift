@@ -14,6 +14,8 @@ package enum ControlCall: Equatable, Sendable {
     case events(EventsRequest)
     case explain(ExplainRequest)
     case drain(DrainRequest)
+    case recordTrace(TraceRequest)
+    case endTrace(TraceRequest)
     case version
 
     /// Bytes of a request body.
@@ -38,6 +40,8 @@ package enum ControlCall: Equatable, Sendable {
         case ("POST", "/v1/events"): self = .events(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/explain"): self = .explain(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/drain"): self = .drain(try Self.decode(body, \.apiVersion))
+        case ("POST", "/v1/traces"): self = .recordTrace(try Self.decode(body, \.apiVersion))
+        case ("POST", "/v1/traces/end"): self = .endTrace(try Self.decode(body, \.apiVersion))
         case ("GET", "/v1/version"): self = .version
         default:
             throw ControlError(
@@ -75,6 +79,8 @@ package enum ControlCall: Equatable, Sendable {
         case .events: "events"
         case .explain: "explain"
         case .drain: "drain"
+        case .recordTrace: "trace"
+        case .endTrace: "trace_end"
         case .version: "version"
         }
     }
@@ -82,7 +88,7 @@ package enum ControlCall: Equatable, Sendable {
     /// Whether the answer is NDJSON with progress, without a deadline.
     var isStreamed: Bool {
         switch self {
-        case .prefetch, .verify, .drain: true
+        case .prefetch, .verify, .drain, .recordTrace: true
         default: false
         }
     }
@@ -112,6 +118,10 @@ package enum ControlCall: Equatable, Sendable {
             case .explain(let request): return try ControlJSON.encode(try await service.explain(request))
             case .drain(let request):
                 return try ControlJSON.encode(StreamLine(result: try await service.drain(request, progress: progress)))
+            case .recordTrace(let request):
+                return try ControlJSON.encode(
+                    StreamLine(result: try await service.recordTrace(request, progress: progress)))
+            case .endTrace(let request): return try ControlJSON.encode(try await service.endTrace(request))
             case .version: return try ControlJSON.encode(try await service.version())
             }
         } catch let error as ControlError {

@@ -6,8 +6,8 @@ import Synchronization
 package final class ControlClient: Sendable {
     /// Bytes of an answer: 10,000 images at 1 KiB.
     static let maxReplyBytes = 16 << 20
-    /// Bytes of one streamed line: a verify result with its thousand bad chunks is 150 KB.
-    static let maxLineBytes = 1 << 20
+    /// Bytes of one streamed line: an access trace of at most 2 MiB as JSON text, one byte more a line.
+    static let maxLineBytes = 4 << 20
 
     private let socketPath: String
     private let transfer: TransferClient
@@ -68,6 +68,17 @@ package final class ControlClient: Sendable {
         _ request: VerifyRequest, progress: @escaping @Sendable (ProgressReport) -> Void
     ) async throws(ControlError) -> VerifyReply {
         try await stream("/v1/verify", body: try ControlJSON.encode(request), progress: progress)
+    }
+
+    /// `progress` as for `prefetch`. Returns after `endTrace`.
+    package func recordTrace(
+        _ request: TraceRequest, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws(ControlError) -> TraceReply {
+        try await stream("/v1/traces", body: try ControlJSON.encode(request), progress: progress)
+    }
+
+    package func endTrace(_ request: TraceRequest) async throws(ControlError) -> TraceEndReply {
+        try await call(.post, "/v1/traces/end", body: try ControlJSON.encode(request))
     }
 
     // MARK: - Exchanges

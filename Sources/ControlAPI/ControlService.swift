@@ -31,6 +31,12 @@ package protocol ControlService: Sendable {
     /// `prefetch`.
     func drain(_ request: DrainRequest, progress: @escaping @Sendable (ProgressReport) -> Void) async throws
         -> DrainReply
+    /// Notes which chunks of an image are read first, until `endTrace`, the time limit, or the client goes away.
+    /// `progress` as for `prefetch`; the first report says that it has begun.
+    func recordTrace(_ request: TraceRequest, progress: @escaping @Sendable (ProgressReport) -> Void) async throws
+        -> TraceReply
+    /// Ends the recording that was begun with the same reference: its `recordTrace` returns.
+    func endTrace(_ request: TraceRequest) async throws -> TraceEndReply
     func version() async throws -> VersionReply
 }
 

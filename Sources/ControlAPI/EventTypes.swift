@@ -33,6 +33,8 @@ package struct NodeEvent: Codable, Equatable, Sendable {
         /// Readers may have seen wrong data.
         case integrityGap
         case draining
+        /// An access trace was recorded on this node, or what one names was fetched.
+        case traceRecorded, traceReplayed
         case other
 
         package init(from decoder: any Decoder) throws {

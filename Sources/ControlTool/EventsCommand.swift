@@ -60,9 +60,11 @@ enum EventsText {
             + (event.detail.isEmpty ? "" : ": \(event.detail)")
     }
 
+    private static func time(_ event: NodeEvent) -> String { time(unixSeconds: event.unixSeconds) }
+
     /// RFC 3339, in UTC, whole seconds: nodes are compared.
-    private static func time(_ event: NodeEvent) -> String {
-        var seconds = time_t(max(0, min(event.unixSeconds, 253_402_300_799)))
+    static func time(unixSeconds: Double) -> String {
+        var seconds = time_t(max(0, min(unixSeconds, 253_402_300_799)))
         var parts = tm()
         gmtime_r(&seconds, &parts)
         func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }

@@ -1,6 +1,5 @@
 import ArgumentParser
 import ChunkModel
-import Dispatch
 import Glibc
 import ImageBuild
 import OCISpec
@@ -159,7 +158,7 @@ extension BuildProgress {
 
 extension CommonOptions {
     /// A client with the configuration's registries, and the user's own docker login where it names none.
-    fileprivate func registryClient() throws -> RegistryClient {
+    func registryClient() throws -> RegistryClient {
         var settings = try settings()
         if settings.dockerConfig.isEmpty {
             let environment = Self.environment()
@@ -170,26 +169,5 @@ extension CommonOptions {
         }
         return RegistryClient(
             configuration: try settings.registryConfiguration(userAgent: "chunkctl/\(chunkdVersion)"))
-    }
-}
-
-/// Interrupts from the terminal end long work in order: its temporary files go, the programs it started end.
-private enum Interrupts {
-    /// Waits for `task`, which SIGINT or SIGTERM cancels.
-    static func cancelling<Value: Sendable>(_ task: Task<Value, any Error>) async throws -> Value {
-        let sources = [SIGINT, SIGTERM].map { number in
-            // The default action would end the process before the source could tell.
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { @Sendable in task.cancel() }
-            source.resume()
-            return source
-        }
-        defer { for source in sources { source.cancel() } }
-        return try await withTaskCancellationHandler {
-            try await task.value
-        } onCancel: {
-            task.cancel()
-        }
     }
 }

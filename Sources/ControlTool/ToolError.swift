@@ -2,6 +2,7 @@ import ControlAPI
 import ImageBuild
 import LinuxSystem
 import OCISpec
+import RegistryClient
 import Settings
 
 /// Why a command of chunkctl failed: what, where, what to do, and the exit status.
@@ -42,6 +43,7 @@ package struct ToolError: Error, Equatable, Sendable, CustomStringConvertible {
             self.init("system", error.description, hint: error.name == "EPERM" ? "run it as root" : "")
         case let error as ImageBuildError:
             self.init(error.reason, error.description, exit: error.code == .invalidArgument ? .usage : .failed)
+        case let error as RegistryError: self.init(error.reason, error.message)
         case let error as OCISpecError: self.init("invalid_argument", error.description, exit: .usage)
         default: self.init("failed", "\(error)")
         }

@@ -100,9 +100,12 @@ private func post(_ path: String, _ body: String, more: String = "") -> [UInt8] 
         change.downloadBytesPerSecond = 7
         #expect(try await client.limits().uploadBytesPerSecond == 5)
         #expect(try await client.limits(change).downloadBytesPerSecond == 7)
+        #expect(try await client.endTrace(TraceRequest(reference: "a")).ended)
+        #expect(try await !client.endTrace(TraceRequest(reference: "b")).ended)
         #expect(
             fixture.service.calls == [
                 "mount r.example/a:1 abababababab", "umount", "events 6", "events all", "limits", "limits changed",
+                "end trace a", "end trace b",
             ])
         await fixture.end()
     }
@@ -124,6 +127,12 @@ private func post(_ path: String, _ body: String, more: String = "") -> [UInt8] 
         }
         #expect(drained.announced && drained.missingChunks == 1)
         #expect(seen.withLock { $0 } == [4])
+        seen.withLock { $0 = [] }
+        let traced = try await fixture.client.recordTrace(TraceRequest(reference: "a")) { report in
+            seen.withLock { $0.append(report.totalChunks) }
+        }
+        #expect(traced == FakeService.traceReply, "a trace of 1.4 MB comes as one line")
+        #expect(seen.withLock { $0 } == [5])
         #expect(verified.badChunks == 2000 && verified.bad.count == VerifyReply.maxListed)
         await fixture.end()
     }

@@ -167,6 +167,23 @@ final class FakeService: ControlService {
             images: 1, filledChunks: 3, missingChunks: request.hydrate ? 1 : 0, announced: true, seconds: 0.5)
     }
 
+    static let traceReply = TraceReply(
+        reference: "a", manifestDigest: digest, trace: String(repeating: "0 17 3\n", count: 200_000), chunks: 3,
+        bytes: .max,
+        imageChunks: 5, residentBefore: 1, isFull: true, seconds: 0.5)
+
+    func recordTrace(
+        _ request: TraceRequest, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws -> TraceReply {
+        progress(.init(phase: "record", doneChunks: 1, totalChunks: 5, doneBytes: 1, totalBytes: 5))
+        return Self.traceReply
+    }
+
+    func endTrace(_ request: TraceRequest) async throws -> TraceEndReply {
+        note("end trace \(request.reference)")
+        return TraceEndReply(ended: request.reference == "a")
+    }
+
     func doctor() async throws -> DoctorReply {
         DoctorReply(checks: [DoctorCheck(name: "gate", status: .warn, found: "restarted", advice: "see its log")])
     }

@@ -177,6 +177,31 @@ final class ScriptedAgent: ControlService {
             images: 1, filledChunks: 3, missingChunks: request.hydrate ? 1 : 0, announced: true, seconds: 0.5)
     }
 
+    /// Until it is ended.
+    private let traceEnds = AsyncStream.makeStream(of: Void.self)
+    static let trace = "chunkd-trace 1.0\n"
+
+    func recordTrace(
+        _ request: TraceRequest, progress: @escaping @Sendable (ProgressReport) -> Void
+    ) async throws -> TraceReply {
+        note("trace \(request.reference)")
+        if request.reference.contains("complete") {
+            throw ControlError(.conflict, "all 5 chunks are here already", hint: "run chunkctl gc")
+        }
+        progress(.init(phase: "record", doneChunks: 0, totalChunks: 2000, doneBytes: 0, totalBytes: 1 << 30))
+        for await _ in traceEnds.stream { break }
+        try Task.checkCancellation()
+        return TraceReply(
+            reference: request.reference, manifestDigest: Self.digest, trace: Self.trace, chunks: 130, bytes: 64 << 20,
+            imageChunks: 2000, residentBefore: 7, isFull: false, seconds: 1.5)
+    }
+
+    func endTrace(_ request: TraceRequest) async throws -> TraceEndReply {
+        note("end \(request.reference)")
+        traceEnds.continuation.yield()
+        return TraceEndReply(ended: true)
+    }
+
     func doctor() async throws -> DoctorReply {
         DoctorReply(checks: [
             DoctorCheck(name: "registry r.example", status: .fail, found: "no route", advice: "check the network")
