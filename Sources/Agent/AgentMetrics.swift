@@ -31,6 +31,7 @@ package final class AgentMetrics: Sendable {
     let catalogueErrors: MetricFamily<Counter>
     let cluster: ClusterMetrics
     let snapshots: SnapshotMetrics
+    let traces: TraceMetrics
 
     /// Counters of the gate that may fall.
     private static let gauges: Set<GateProtocol.Counter> = [
@@ -78,6 +79,7 @@ package final class AgentMetrics: Sendable {
             "chunkd_catalogue_errors_total", "Catalogue operations that failed.", labels: [reasons])
         cluster = ClusterMetrics(registry)
         snapshots = SnapshotMetrics(registry)
+        traces = TraceMetrics(registry)
         var counters: [GateProtocol.Counter: Counter] = [:]
         var gauges: [GateProtocol.Counter: Gauge] = [:]
         for counter in GateProtocol.Counter.allCases {

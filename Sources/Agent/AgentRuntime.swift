@@ -101,6 +101,7 @@ package final class AgentRuntime: Service {
                     registry: registry, content: content, disk: disk, metrics: metrics, cluster: cluster), disk: disk,
                 metrics: metrics,
                 logger: logger, hydrateAfter: settings.hydrate.enabled ? settings.hydrate.delay : nil,
+                replaysTraces: settings.trace.replay,
                 quota: (settings.quota.highWaterBytes, settings.quota.lowWaterBytes), cluster: cluster,
                 sharing: SharingPolicy(
                     publicImages: settings.cluster.publicImages, keyedImages: settings.cluster.keyedImages,

@@ -44,6 +44,11 @@ package struct AgentSettings: Equatable, Sendable {
         package var delay = Duration.zero
     }
 
+    /// Access traces.
+    package struct Trace: Equatable, Sendable {
+        package var replay = false
+    }
+
     package struct Fetch: Equatable, Sendable {
         /// Requests in flight at once, over all images.
         package var parallel = 0
@@ -139,6 +144,7 @@ package struct AgentSettings: Equatable, Sendable {
     package var registriesDirectory = ""
     package var proxy = Proxy()
     package var hydrate = Hydrate()
+    package var trace = Trace()
     package var readAheadWindowMaxBytes: UInt64 = 0
     package var fetch = Fetch()
     package var limits = Limits()

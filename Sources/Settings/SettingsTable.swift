@@ -37,7 +37,7 @@ package enum SettingsTable {
             "From registries at most; at least 1MiB/s.", atLeast: AgentSettings.Limits.leastBytesPerSecond),
         .rate(
             "limits.prefetch", \.limits.prefetchBytesPerSecond, "unlimited",
-            "What nobody waits for (prefetch, hydration, repair), from wherever, at most."),
+            "What nobody waits for (access traces, prefetch, hydration, repair), from wherever, at most."),
         .size(
             "readAhead.windowMax", \.readAheadWindowMaxBytes, "128MiB", 0...mebibytes(1024),
             "How far a sequential reader is fetched ahead at most; 0 turns reading ahead off."),
@@ -46,6 +46,9 @@ package enum SettingsTable {
         .duration(
             "hydrate.delay", \.hydrate.delay, "10s", .zero...(.seconds(86400)),
             "Not before an image has been mounted this long."),
+        .bool(
+            "trace.replay", \.trace.replay, true,
+            "Fetch what an image's access trace names, in its order, once the image is mounted."),
         .size(
             "quota.highWater", \.quota.highWaterBytes, "0", 0...(1 << 50),
             "Resident bytes at which unmounted images are evicted, least recently used first; 0: no quota."),

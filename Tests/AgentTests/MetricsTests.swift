@@ -26,6 +26,7 @@ import Testing
         metrics.cluster.gossipErrors["timeout"].increment()
         metrics.cluster.served["chunks", "sent"].increment()
         metrics.cluster.quarantined["wrong_bytes"].increment()
+        metrics.traces.errors["deadline"].increment()
         metrics.missSeconds.observe(.seconds(100))
         metrics.mirror([.selfEvents: 3, .oldestBlockedMilliseconds: 1500])
         return try PrometheusText(metrics.registry.exposition())

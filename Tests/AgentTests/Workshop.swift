@@ -114,6 +114,7 @@ final class Workshop: Sendable {
         // Off, so that counters say what a test did.
         settings.hydrate.enabled = false
         settings.readAheadWindowMaxBytes = 0
+        settings.trace.replay = false
         change(&settings)
         return settings
     }

@@ -17,6 +17,8 @@ final class Node {
         var gateArguments: [String] = []
         /// Fetch the rest in the background. Off, so that counters say what a test did.
         var hydrates = false
+        /// Look for access traces. Off for the same reason.
+        var replaysTraces = false
     }
 
     let scratch: ScratchDirectory
@@ -128,6 +130,11 @@ final class Node {
         return try command.run()
     }
 
+    /// Runs chunkctl with a command of its own after `--`.
+    func control(_ arguments: [String], running command: [String]) throws -> Command.Output {
+        try Command(Programs.path("chunkctl"), arguments + ["--config", configFile, "--"] + command).run()
+    }
+
     /// Runs chunkctl with `-o json`, requires success, decodes what it printed.
     func control<Reply: Decodable>(_ reply: Reply.Type, _ arguments: String...) throws -> Reply {
         let output = try control(arguments + ["-o", "json"])
@@ -201,7 +208,7 @@ final class Node {
         var lines = [
             "stateDir: \(stateDirectory)", "runDir: \(runDirectory)",
             "metrics: {address: \"127.0.0.1:\(metricsPort)\"}",
-            "hydrate: {enabled: \(options.hydrates), delay: 0s}",
+            "hydrate: {enabled: \(options.hydrates), delay: 0s}", "trace: {replay: \(options.replaysTraces)}",
         ]
         lines += options.settings
         lines.append("registries:")

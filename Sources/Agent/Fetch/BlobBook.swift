@@ -39,11 +39,24 @@ struct BlobBook {
         var isRefused = false
         /// Misses that came before the description.
         var waiting: [Int] = []
+        /// Chunks that an access trace names, as `residency`: what follows them is the trace's business, which knows where
+        /// files end.
+        var traced: [UInt8] = []
         /// Somebody read it since this was last asked.
         var isUsed = false
 
-        func isResident(_ chunk: Int) -> Bool {
-            chunk >> 3 < residency.count && residency[chunk >> 3] >> UInt8(chunk & 7) & 1 == 1
+        func isResident(_ chunk: Int) -> Bool { Self.isSet(chunk, residency) }
+        func isTraced(_ chunk: Int) -> Bool { Self.isSet(chunk, traced) }
+
+        private static func isSet(_ chunk: Int, _ bits: [UInt8]) -> Bool {
+            chunk >> 3 < bits.count && bits[chunk >> 3] >> UInt8(chunk & 7) & 1 == 1
+        }
+
+        /// Chunks that the blob does not have are left out.
+        mutating func setTraced(_ chunks: Range<Int>) {
+            let size = (chunkCount + 7) / 8
+            if traced.count != size { traced = [UInt8](repeating: 0, count: size) }
+            for chunk in chunks.clamped(to: 0..<chunkCount) { traced[chunk >> 3] |= 1 << UInt8(chunk & 7) }
         }
 
         mutating func setResident(_ chunk: Int) {
@@ -99,6 +112,7 @@ struct BlobBook {
         for number in entries.indices {
             entries[number].handle = nil
             entries[number].residency = []
+            entries[number].traced = []
             entries[number].detector = nil
             entries[number].waiting = []
         }
@@ -110,6 +124,7 @@ struct BlobBook {
         if let handle = entries[number].handle { byHandle[handle] = nil }
         entries[number].handle = nil
         entries[number].residency = []
+        entries[number].traced = []
         entries[number].detector = nil
         entries[number].description = nil
         entries[number].isRefused = false

@@ -3,13 +3,21 @@ import ChunkModel
 import ChunkResolution
 import Telemetry
 
-/// Hydration, prefetch and repair: what nobody is blocked on.
+/// Replay, hydration, prefetch and repair: what nobody is blocked on.
 extension FetchEngine {
     func startBulk(_ request: FetchPipeline.BulkRequest) {
-        jobs.append(
-            BulkJob(
-                id: request.id, isPaced: request.isPaced, blobs: request.blobs.map { book.id(of: $0) },
-                notBefore: now + request.delay, progress: request.progress, completion: request.completion))
+        let job = BulkJob(
+            id: request.id, kind: request.kind,
+            spans: request.spans.map { BulkJob.Span(blob: book.id(of: $0.blob), chunks: $0.chunks) },
+            notBefore: now + request.delay, progress: request.progress, completion: request.completion)
+        noteTraced(job)
+        jobs.append(job)
+    }
+
+    /// A trace's chunks are followed by what the trace says, not by what a sequential reader would want.
+    private func noteTraced(_ job: BulkJob) {
+        guard job.kind == .replay else { return }
+        for span in job.spans { if let chunks = span.chunks { book[span.blob].setTraced(chunks) } }
     }
 
     func stopBulk(_ id: UInt64) {
@@ -18,15 +26,15 @@ extension FetchEngine {
         job.completion?(job.outcome)
     }
 
-    /// Lets every job ask for more, prefetches first, and ends those that are done.
+    /// Lets every job ask for more, the most urgent first, and ends those that are done.
     func runBulk() {
         guard gate != nil, !jobs.isEmpty else { return }
-        for number in jobs.indices.sorted(by: { !jobs[$0].isPaced && jobs[$1].isPaced })
+        for number in jobs.indices.sorted(by: { jobs[$0].kind.rawValue < jobs[$1].kind.rawValue })
         where jobs[number].notBefore <= now {
             advance(number)
         }
         for job in jobs where job.isAtEnd && job.outstanding.isEmpty {
-            if !job.isPaced || job.isComplete(book) {
+            if job.kind != .hydration || job.isComplete(book) {
                 stopBulk(job.id)
             } else if let number = jobs.firstIndex(where: { $0.id == job.id }) {
                 // Something could not be had: once more, later.
@@ -37,26 +45,35 @@ extension FetchEngine {
 
     /// One batch: the next comes with the next turn, so that readers' misses are never behind a whole image.
     private func advance(_ number: Int) {
+        let kind = jobs[number].kind
+        // A recording sees only what readers ask for: nothing may be here before them.
+        if kind != .prefetch, jobs[number].spans.contains(where: { isRecorded($0.blob) }) { return }
         let room = BulkJob.window - jobs[number].outstanding.count
         // Asked for in batches, so that ranges are long.
         guard !jobs[number].isAtEnd, room >= BulkJob.window / 2,
             scheduler.pendingSpeculative + room <= parts.limits.speculativeChunks
         else { return }
         var bytes = Int.max
-        if jobs[number].isPaced {
+        if kind == .hydration {
             // One image after the other, rather than a little of each.
             guard scheduler.pendingBackground < BulkJob.window else { return }
-            bytes = pacer.allowance(pendingDemand: scheduler.pendingDemand, now: now)
+            bytes = pacer.allowance(pendingDemand: scheduler.pendingDemand + scheduler.pendingReplay, now: now)
             guard bytes > 0 else { return }
         }
         let next = jobs[number].next(book, count: room, bytes: bytes, isPending: { scheduler.isPending($0) })
         guard !next.keys.isEmpty else { return }
-        if jobs[number].isPaced {
+        switch kind {
+        case .hydration:
             pacer.take(next.bytes)
             parts.metrics.hydratedBytes.increment(by: UInt64(next.bytes))
+        case .replay:
+            parts.metrics.traces.chunks.increment(by: UInt64(next.keys.count))
+            parts.metrics.traces.bytes.increment(by: UInt64(next.bytes))
+            jobs[number].outcome.asked += UInt64(next.keys.count)
+        case .prefetch: break
         }
         jobs[number].outstanding.formUnion(next.keys)
-        perform(.want(next.keys, .background, repair: false))
+        perform(.want(next.keys, kind.rank, repair: false))
         flushLocates()
     }
 

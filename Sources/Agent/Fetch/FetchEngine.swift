@@ -17,6 +17,8 @@ final class FetchEngine {
     var pacer: HydrationPacer
     var jobs: [BulkJob] = []
     var repairs: [Repair] = []
+    /// Recordings of first accesses, by their number.
+    var recordings: [UInt64: (blobs: [BlobID], recorder: AccessRecorder)] = [:]
     /// Misses of handles nobody has described yet: an image's first read may overtake the reply that names it.
     var orphans: [UInt32: [Int]] = [:]
     var orphanCount = 0
@@ -126,6 +128,9 @@ final class FetchEngine {
             perform(.tick)
         case .startBulk(let request): startBulk(request)
         case .stopBulk(let id): stopBulk(id)
+        case .startRecording(let id, let keys): startRecording(id, keys)
+        case .recorded(let id, let answer): answer(recorded(id))
+        case .endRecording(let id): recordings[id] = nil
         case .relay(let key, let chunks): relay(key, chunks)
         case .repair(let key, let chunks, let completion): repair(key, chunks, completion)
         case .query(let answer): answer(snapshot())
@@ -154,6 +159,7 @@ final class FetchEngine {
             for at in list {
                 guard let id = book.id(ofHandle: at.blob) else { continue }
                 book[id].isUsed = true
+                noteAccess(ChunkKey(id, Int(at.chunk)))
                 readAhead(id, Int(at.chunk))
             }
         case .filled(let at, let slot, let status, let errno):
@@ -171,7 +177,8 @@ final class FetchEngine {
         guard let id = book.id(ofHandle: handle) else { return }
         book[id].residency = bits
         parts.peers?.attached(book[id].key, handle: handle, residency: bits)
-        for number in jobs.indices where jobs[number].isPaced && jobs[number].blobs.contains(id) {
+        for number in jobs.indices
+        where jobs[number].kind == .hydration && jobs[number].spans.contains(where: { $0.blob == id }) {
             jobs[number].restart(at: now + Self.hydrationPause)
         }
     }
@@ -187,6 +194,7 @@ final class FetchEngine {
             return
         }
         book[id].isUsed = true
+        noteAccess(ChunkKey(id, chunk))
         let entry = book[id]
         if entry.isRefused { return fail(ChunkKey(id, chunk), errno: Self.ioError, .unknownBlob) }
         guard entry.description != nil else {
@@ -203,7 +211,8 @@ final class FetchEngine {
 
     /// A first access: what its reader will want next is asked for.
     private func readAhead(_ id: BlobID, _ chunk: Int) {
-        guard let limits = parts.readAhead, book[id].description != nil else { return }
+        guard let limits = parts.readAhead, book[id].description != nil, !isRecorded(id), !book[id].isTraced(chunk)
+        else { return }
         if book[id].detector == nil {
             book[id].detector = ReadAheadDetector(
                 chunkCount: book[id].chunkCount, rawSize: book[id].rawSize, limits: limits)

@@ -31,6 +31,10 @@ package final class FetchPipeline: Sendable {
         case rates(DownloadLimits)
         case startBulk(BulkRequest)
         case stopBulk(UInt64)
+        /// Note the first accesses of these blobs' chunks; nothing of them is fetched ahead meanwhile.
+        case startRecording(UInt64, [BlobKey])
+        case recorded(UInt64, @Sendable (Recorded) -> Void)
+        case endRecording(UInt64)
         /// Another node waits for these chunks.
         case relay(BlobKey, [Int])
         case repair(BlobKey, [Int], @Sendable (_ repaired: Set<Int>) -> Void)
@@ -43,11 +47,33 @@ package final class FetchPipeline: Sendable {
     /// A `BulkJob` to be.
     struct BulkRequest: Sendable {
         let id: UInt64
-        let blobs: [BlobKey]
-        let isPaced: Bool
+        let kind: BulkJob.Kind
+        let spans: [Span]
         let delay: Duration
         var progress: (@Sendable (BulkJob.Outcome) -> Void)?
         var completion: (@Sendable (BulkJob.Outcome) -> Void)?
+    }
+
+    /// Chunks of one blob; nil is all of them.
+    struct Span: Sendable {
+        let blob: BlobKey
+        let chunks: Range<Int>?
+
+        init(_ blob: BlobKey, _ chunks: Range<Int>? = nil) {
+            self.blob = blob
+            self.chunks = chunks
+        }
+    }
+
+    /// What a recording has so far.
+    struct Recorded: Sendable {
+        /// In order of first access; the number of the blob is that in `startRecording`.
+        var runs: [AccessTrace.Run] = []
+        var chunks = 0
+        /// Raw bytes of the chunks.
+        var bytes: UInt64 = 0
+        /// There was more than a trace may hold.
+        var isFull = false
     }
 
     /// What the engine says of itself.
@@ -138,7 +164,7 @@ package final class FetchPipeline: Sendable {
     /// Keeps fetching what the blobs lack at the hydration's rate, from `delay` on, until `stopBulk`.
     func hydrate(_ blobs: [BlobKey], after delay: Duration) -> UInt64 {
         let id = nextBulk.wrappingAdd(1, ordering: .relaxed).oldValue
-        post(.startBulk(BulkRequest(id: id, blobs: blobs, isPaced: true, delay: delay)))
+        post(.startBulk(BulkRequest(id: id, kind: .hydration, spans: blobs.map { Span($0) }, delay: delay)))
         return id
     }
 
@@ -146,11 +172,20 @@ package final class FetchPipeline: Sendable {
     func prefetch(
         _ blobs: [BlobKey], progress: @escaping @Sendable (BulkJob.Outcome) -> Void
     ) async -> BulkJob.Outcome {
+        await run(.prefetch, blobs.map { Span($0) }, progress: progress)
+    }
+
+    /// Fetches what is absent of these chunks, in order, beside their readers; returns and is cancelled as `prefetch`.
+    func replay(_ spans: [Span]) async -> BulkJob.Outcome { await run(.replay, spans) }
+
+    private func run(
+        _ kind: BulkJob.Kind, _ spans: [Span], progress: (@Sendable (BulkJob.Outcome) -> Void)? = nil
+    ) async -> BulkJob.Outcome {
         let id = nextBulk.wrappingAdd(1, ordering: .relaxed).oldValue
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 let request = BulkRequest(
-                    id: id, blobs: blobs, isPaced: false, delay: .zero, progress: progress,
+                    id: id, kind: kind, spans: spans, delay: .zero, progress: progress,
                     completion: { continuation.resume(returning: $0) })
                 let isAccepted = inbox.update { inbox in
                     if !inbox.isStopped { inbox.inputs.append(.startBulk(request)) }
@@ -162,6 +197,24 @@ package final class FetchPipeline: Sendable {
             }
         } onCancel: {
             post(.stopBulk(id))
+        }
+    }
+
+    /// Notes the order in which chunks of these blobs are first accessed, until `endRecording`.
+    func record(_ blobs: [BlobKey]) -> UInt64 {
+        let id = nextBulk.wrappingAdd(1, ordering: .relaxed).oldValue
+        post(.startRecording(id, blobs))
+        return id
+    }
+
+    /// What a recording has so far.
+    func recorded(_ id: UInt64) async -> Recorded {
+        await withCheckedContinuation { continuation in
+            let isAccepted = inbox.update { inbox in
+                if !inbox.isStopped { inbox.inputs.append(.recorded(id) { continuation.resume(returning: $0) }) }
+                return !inbox.isStopped
+            }
+            if !isAccepted { continuation.resume(returning: Recorded()) }
         }
     }
 

@@ -81,6 +81,7 @@ extension ImageService {
             let alone = alone(keys, but: digest)
             let freed = try await parts.gate.removeImage(digest)
             if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
+            stopReplay(digest)
             parts.pipeline.post(.detach(alone))
             parts.cluster?.part(digest, keys, alone: alone)
             states[digest] = nil

@@ -57,6 +57,7 @@ extension ImageService {
         connection = 0
         isSynced = false
         for state in states.values { if let id = state.hydration { parts.pipeline.post(.stopBulk(id)) } }
+        for digest in replays.keys { stopReplay(digest) }
         states = [:]
     }
 
@@ -205,6 +206,7 @@ extension ImageService {
             }
             if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
             states[digest]?.hydration = nil
+            stopReplay(digest)
             states[digest]?.info.mounted = false
             return true
         }

@@ -25,6 +25,8 @@ actor ImageService {
         let logger: Logger
         /// nil: nothing is hydrated.
         let hydrateAfter: Duration?
+        /// What an image's access trace names is fetched once it is mounted.
+        let replaysTraces: Bool
         let quota: (high: UInt64, low: UInt64)
         /// Nil without peers.
         var cluster: ClusterNode?
@@ -45,6 +47,8 @@ actor ImageService {
 
     let parts: Parts
     var states: [Digest: State] = [:]
+    /// Access traces being looked for or replayed.
+    var replays: [Digest: Task<Void, Never>] = [:]
     /// Images something is done with; everything else about them waits.
     private var busy: Set<Digest> = []
     private var waiters: [Digest: [CheckedContinuation<Void, Never>]] = [:]
@@ -97,7 +101,7 @@ actor ImageService {
     }
 
     /// Runs `body`, cancelled after `limit`.
-    private static func within<Value: Sendable>(
+    static func within<Value: Sendable>(
         _ limit: Duration, _ body: @escaping @Sendable () async throws -> Value
     ) async throws -> Value {
         try await withThrowingTaskGroup(of: Value?.self) { group in
@@ -142,13 +146,21 @@ actor ImageService {
         _ manifest: ImageManifest, name: String?, mount: Bool
     ) async throws -> GateProtocol.ImageInfo {
         guard let connection = parts.gate.current?.number else { throw GateConnection.away }
-        await join(manifest)
-        let (info, blobs) = try await openKnownOrNew(manifest, name, mount: mount)
-        try await adopt(info, manifest.keys, connection, isDescribed: true)
-        offerBootstrap(of: manifest)
-        hydrate(manifest.digest)
-        addPlaces(blobs)
-        return info
+        // While the parts of the image are fetched, so that it is here when the first read is.
+        let lookup = mount ? lookForTrace(manifest) : nil
+        do {
+            await join(manifest)
+            let (info, blobs) = try await openKnownOrNew(manifest, name, mount: mount)
+            try await adopt(info, manifest.keys, connection, isDescribed: true)
+            offerBootstrap(of: manifest)
+            hydrate(manifest.digest)
+            addPlaces(blobs)
+            if let lookup { replay(lookup, manifest) }
+            return info
+        } catch {
+            lookup?.cancel()
+            throw error
+        }
     }
 
     private func openKnownOrNew(

@@ -21,6 +21,8 @@ package final class AgentService: ControlService {
     /// The limits in force.
     let limits = Mutex(LimitsReply())
     let cluster: ClusterNode?
+    /// Access traces being recorded, by image.
+    let recordings = Mutex<[Digest: Recording]>([:])
 
     init(
         images: ImageService, gate: GateClient, pipeline: FetchPipeline, metrics: AgentMetrics, logger: Logger,
