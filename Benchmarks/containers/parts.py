@@ -150,7 +150,9 @@ class Images:
 
     LAYERS, SIZE, READ = 4, 320 * MEBIBYTE, 0.08
     ordinary, converted = f"{REGISTRY}/bench/app:1", f"{REGISTRY}/bench/app-chunkd:1"
-    repositories = {ordinary: "bench/app", converted: "bench/app-chunkd"}
+    # The same as `converted`, digest by digest, where a trace can be attached to it.
+    traced = f"{REGISTRY}/bench/app-traced:1"
+    repositories = {ordinary: "bench/app", converted: "bench/app-chunkd", traced: "bench/app-traced"}
 
     def __init__(self, cluster):
         """Files from 4 KiB to 8 MiB, as many of each order of size, that do not compress; the entrypoint reads some
@@ -197,7 +199,8 @@ class Images:
         umoci("config", "--config.env", "PATH=/bin", "--config.entrypoint", "/bin/start")
         rig.run("nsenter", "--net=/run/netns/chunkd-reg", "skopeo", "copy", "--quiet", "--insecure-policy",
                 "--dest-tls-verify=false", f"oci:{layout}:1", f"docker://{self.ordinary}")
-        cluster.control(1, "image", "build", self.ordinary, self.converted)
+        for image in (self.converted, self.traced):
+            cluster.control(1, "image", "build", self.ordinary, image)
         shutil.rmtree(work)
         # The registry's disk is no part of a figure.
         subprocess.run(f"cat {DIRECTORY}/registry/docker/registry/v2/blobs/sha256/*/*/data >/dev/null", shell=True,
