@@ -105,6 +105,7 @@ import Testing
             await expect(workshop, image, 0..<4)
             let reply = try await record(agent, image) {
                 await expect(workshop, image, 8..<9)
+                // This gate reports every read of what is here, chunkgate the first.
                 await expect(workshop, image, 2..<3)
                 // Touches come without a reader who waits: this miss comes after them.
                 await expect(workshop, image, 9..<10)
