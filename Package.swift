@@ -102,7 +102,7 @@ let package = Package(
         ours(
             "Settings",
             [
-                "HTTPTransfer", "RegistryClient",
+                "HTTPTransfer", "OCISpec", "RegistryClient",
                 .product(name: "Configuration", package: "swift-configuration"),
                 .product(name: "Yams", package: "Yams"),
             ]),
@@ -110,6 +110,7 @@ let package = Package(
         ours("ControlAPI", ["ChunkModel", "HTTPTransfer", "LinuxSystem", logging] + nio),
 
         ours("PeerExchange", ["CLinux", "ChunkModel", "HTTPTransfer", "LinuxSystem", "PeerTransport"] + nio),
+        ours("Mirror", ["ChunkModel", "Integrity", "LinuxSystem"] + nio),
         // Not a product: Benchmarks/peers/run builds and runs it.
         .executableTarget(
             name: "peerbench",
@@ -130,7 +131,8 @@ let package = Package(
             [
                 "CLinux", "ChunkModel", "OCISpec", "ChunkResolution", "ContentIndex", "Membership", "LinuxSystem",
                 "Integrity", "Zstandard", "HTTPTransfer", "PeerWire", "PeerTransport", "PeerExchange", "Catalogue",
-                "RegistryClient", "ControlAPI", "Telemetry", "Settings", "Snapshotter", logging, argumentParser,
+                "RegistryClient", "ControlAPI", "Telemetry", "Settings", "Snapshotter", "Mirror", logging,
+                argumentParser,
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
                 .product(name: "UnixSignals", package: "swift-service-lifecycle"),
@@ -139,7 +141,7 @@ let package = Package(
             "ControlTool",
             [
                 "ControlAPI", "DevelopmentPKI", "PeerTransport", "ImageBuild", "RegistryClient", "OCISpec",
-                "ChunkModel",
+                "ChunkModel", "Integrity",
                 "LinuxSystem", "PreContent", "Settings", argumentParser,
             ]),
 
@@ -196,6 +198,8 @@ let package = Package(
             ]),
         tests(
             "SnapshotterTests", ["Snapshotter", "Catalogue", "ChunkModel", "TestSupport", logging, protobuf] + grpc),
+        tests(
+            "MirrorTests", ["Mirror", "ChunkModel", "HTTPTransfer", "Integrity", "LinuxSystem", "TestSupport"] + nio),
         tests("SettingsTests", ["Settings"]),
         tests("TelemetryTests", ["Telemetry", logging] + nio),
         tests("ControlAPITests", ["ControlAPI", "ChunkModel", logging] + nio),
@@ -203,8 +207,9 @@ let package = Package(
         tests(
             "AgentTests",
             [
-                "Agent", "chunkd", "Catalogue", "ChunkModel", "ControlAPI", "HTTPTransfer", "Integrity", "LinuxSystem",
-                "OCISpec", "RegistryClient", "Settings", "Snapshotter", "Telemetry", "TestSupport", "Zstandard",
+                "Agent", "chunkd", "Catalogue", "ChunkModel", "ControlAPI", "DevelopmentPKI", "HTTPTransfer", "Integrity",
+                "LinuxSystem", "OCISpec", "RegistryClient", "Settings", "Snapshotter", "Telemetry", "TestSupport",
+                "Zstandard",
                 logging,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ]),

@@ -32,6 +32,7 @@ package final class AgentMetrics: Sendable {
     let cluster: ClusterMetrics
     let snapshots: SnapshotMetrics
     let traces: TraceMetrics
+    let mirroring: MirrorMetrics
 
     /// Counters of the gate that may fall.
     private static let gauges: Set<GateProtocol.Counter> = [
@@ -80,6 +81,7 @@ package final class AgentMetrics: Sendable {
         cluster = ClusterMetrics(registry)
         snapshots = SnapshotMetrics(registry)
         traces = TraceMetrics(registry)
+        mirroring = MirrorMetrics(registry)
         var counters: [GateProtocol.Counter: Counter] = [:]
         var gauges: [GateProtocol.Counter: Gauge] = [:]
         for counter in GateProtocol.Counter.allCases {

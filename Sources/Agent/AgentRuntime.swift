@@ -50,6 +50,8 @@ package final class AgentRuntime: Service {
     private let cluster: ClusterNode?
     /// Nil unless containerd is served.
     let snapshots: SnapshotService?
+    /// Nil unless ordinary images are mirrored.
+    let mirror: MirrorEndpoint?
 
     /// Opens what must be there: blocking file I/O, so call it before anything waits.
     package init(_ configuration: Configuration, logger: Logger) throws {
@@ -92,8 +94,16 @@ package final class AgentRuntime: Service {
             ? try ClusterNode(
                 ClusterNode.Parts(
                     settings: settings.cluster, pipeline: pipeline, gate: gate, metrics: metrics, logger: logger,
-                    disk: disk),
+                    disk: disk, hasMirror: settings.mirror.enabled),
                 advertise: try Self.advertised(settings.cluster)) : nil
+        let sharing = SharingPolicy(
+            publicImages: settings.cluster.publicImages, keyedImages: settings.cluster.keyedImages,
+            unshared: settings.cluster.unsharedImages)
+        mirror =
+            settings.mirror.enabled
+            ? try MirrorEndpoint(
+                settings.mirror, directory: directory + "/mirror", registry: configuration.registry, cluster: cluster,
+                sharing: sharing, metrics: metrics, logger: logger) : nil
         images = ImageService(
             ImageService.Parts(
                 gate: gate, pipeline: pipeline, catalogue: catalogue, content: content,
@@ -103,9 +113,7 @@ package final class AgentRuntime: Service {
                 logger: logger, hydrateAfter: settings.hydrate.enabled ? settings.hydrate.delay : nil,
                 replaysTraces: settings.trace.replay,
                 quota: (settings.quota.highWaterBytes, settings.quota.lowWaterBytes), cluster: cluster,
-                sharing: SharingPolicy(
-                    publicImages: settings.cluster.publicImages, keyedImages: settings.cluster.keyedImages,
-                    unshared: settings.cluster.unsharedImages)))
+                sharing: sharing))
         service = AgentService(
             images: images, gate: gate, pipeline: pipeline, metrics: metrics, logger: logger,
             doctorParts: DoctorParts(
@@ -217,6 +225,7 @@ package final class AgentRuntime: Service {
             }
         }
         try await cluster?.run(group)
+        try await mirror?.run()
         var snapshotServer: SnapshotServer?
         if let snapshots {
             try await SocketPath.prepare(settings.snapshotter.socket, group: group)
@@ -300,6 +309,7 @@ package final class AgentRuntime: Service {
     }
 
     private func end(_ group: MultiThreadedEventLoopGroup) async {
+        await mirror?.stop()
         await cluster?.leave()
         gate.stop()
         pipeline.post(.stop)

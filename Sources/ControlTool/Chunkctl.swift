@@ -23,8 +23,8 @@ struct Chunkctl: AsyncParsableCommand {
             ImageCommand.self, MountCommand.self, UmountCommand.self, ImagesCommand.self, StatCommand.self,
             PeersCommand.self, FaultsCommand.self, EventsCommand.self, TopCommand.self, ExplainCommand.self,
             DrainCommand.self, LimitsCommand.self, PKICommand.self,
-            PrefetchCommand.self, VerifyCommand.self, GarbageCommand.self, TraceCommand.self, DoctorCommand.self,
-            VersionCommand.self,
+            PrefetchCommand.self, VerifyCommand.self, GarbageCommand.self, TraceCommand.self, MirrorCommand.self,
+            DoctorCommand.self, VersionCommand.self,
             GateOptionsCommand.self, CompletionsCommand.self,
         ])
 }

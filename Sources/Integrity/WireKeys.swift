@@ -44,6 +44,13 @@ extension WireID {
         return key.map { $0.authenticate(message) } ?? WireID(SHA256.hash(message))
     }
 
+    /// The id of an ordinary image on the wire: SHA-256("chunkd whole image 1\0" + manifest digest), or the HMAC of the same
+    /// under `key` for an image that needed credentials. Its blobs are named as chunks are.
+    package static func wholeImage(_ manifest: Digest, key: ManifestKey?) -> WireID {
+        let message = Array("chunkd whole image 1\0".utf8) + manifest.rawBytes
+        return key.map { $0.authenticate(message) } ?? WireID(SHA256.hash(message))
+    }
+
     /// The id of a chunk on the wire: its digest, or the HMAC of its digest under `key`.
     package static func chunk(_ digest: Digest, key: ManifestKey?) -> WireID {
         key.map { $0.authenticate(digest.rawBytes) } ?? WireID(digest)

@@ -8,6 +8,9 @@ struct CredentialStore: Sendable {
 
     /// The credential for `HOST[:PORT]`, nil when there is none. Blocks: not for the cooperative pool.
     func credential(for key: String) throws(RegistryError) -> RegistryCredential? {
+        if case .given(let credential, let registry) = configuration.credentials {
+            return key == registry ? credential : nil
+        }
         if let own = configuration.hosts[key]?.credential { return own }
         if let directory = configuration.registriesDirectory,
             let found = try perRegistryFiles(directory + "/" + key, key: key)

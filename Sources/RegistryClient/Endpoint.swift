@@ -17,15 +17,29 @@ struct Endpoint: Hashable, Sendable {
     func url(_ target: String) -> HTTPURL? { HTTPURL(origin: origin, target: "/v2/" + target) }
 }
 
+/// The one registry whose name in references is not the host that serves it, nor the one that gives its tokens
+/// (docs.docker.com, "Docker Hub").
+package enum DockerHub {
+    package static let name = "docker.io"
+    package static let authority = "registry-1.docker.io"
+    static let tokenServer = "auth.docker.io"
+}
+
 extension RegistryConfiguration {
     /// What is configured for a host, the per-registry files included.
     func host(_ key: String) -> HostConfiguration {
         var host = hosts[key] ?? HostConfiguration()
-        guard let registriesDirectory else { return host }
-        let directory = registriesDirectory + "/" + key + "/"
-        host.caFile = host.caFile ?? LocalFile.existing(directory + "ca.crt")
-        host.clientCertificateFile = host.clientCertificateFile ?? LocalFile.existing(directory + "client.crt")
-        host.clientKeyFile = host.clientKeyFile ?? LocalFile.existing(directory + "client.key")
+        if key == DockerHub.name { host.tokenServers.append(DockerHub.tokenServer) }
+        if let registriesDirectory {
+            let directory = registriesDirectory + "/" + key + "/"
+            host.caFile = host.caFile ?? LocalFile.existing(directory + "ca.crt")
+            host.clientCertificateFile = host.clientCertificateFile ?? LocalFile.existing(directory + "client.crt")
+            host.clientKeyFile = host.clientKeyFile ?? LocalFile.existing(directory + "client.key")
+        }
+        if case .given = credentials {
+            host.clientCertificateFile = nil
+            host.clientKeyFile = nil
+        }
         return host
     }
 
@@ -40,7 +54,8 @@ extension RegistryConfiguration {
     /// The registry's own endpoint.
     func origin(of registry: String) throws(RegistryError) -> Endpoint {
         let scheme: HTTPURL.Scheme = hosts[registry]?.usesPlainHTTP == true ? .http : .https
-        guard let origin = HTTPURL.origin(scheme, authority: registry) else {
+        let authority = registry == DockerHub.name ? DockerHub.authority : registry
+        guard let origin = HTTPURL.origin(scheme, authority: authority) else {
             throw RegistryError(.configuration, "registry \(OCISpecError.quote(registry)) is not HOST[:PORT]")
         }
         return Endpoint(key: registry, origin: origin, prefix: "", isMirror: false)
@@ -72,6 +87,11 @@ extension RegistryConfiguration {
                 .configuration, "mirror \(OCISpecError.quote(text)) of \(registry): \(error.message)")
         }
     }
+}
+
+extension RegistryConfiguration {
+    /// `http(s)://HOST[:PORT]` of a registry itself.
+    package func url(of registry: String) throws(RegistryError) -> String { try origin(of: registry).origin.description }
 }
 
 extension HTTPURL.Origin {

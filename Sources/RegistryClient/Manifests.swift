@@ -107,6 +107,26 @@ extension RegistryClient {
             bytes: result.body, document: document)
     }
 
+    // MARK: Sizes
+
+    /// Bytes of a blob as the registry has it; `unexpectedStatus` when it does not say. Who gets an answer may pull it.
+    package func blobSize(_ digest: Digest, of reference: Reference) async throws(RegistryError) -> UInt64 {
+        try await overEndpoints(reference.registry) { (endpoint, attempts) throws(RegistryError) in
+            let repository = endpoint.repository(reference.repository)
+            guard let url = endpoint.url("\(repository)/blobs/\(digest)") else {
+                throw RegistryError(.configuration, "no URL for blob \(digest) of \(reference.name)")
+            }
+            let call = RegistryCall(
+                method: .head, endpoint: endpoint, chain: RedirectPolicy(start: url, endpoint: endpoint.origin),
+                scopes: ["repository:\(repository):pull"], operation: .blob)
+            let head = try await document(call, attempts: attempts, limit: 0).result.head
+            guard let size = head.contentLength else {
+                throw RegistryError(.unexpectedStatus, "\(endpoint.origin) does not say how long blob \(digest) is")
+            }
+            return size
+        }
+    }
+
     // MARK: Tags and reachability
 
     private struct TagList: Decodable { let tags: [String]? }

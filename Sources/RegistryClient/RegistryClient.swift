@@ -30,6 +30,17 @@ package final class RegistryClient: Sendable {
         authenticator = Authenticator(configuration: configuration)
     }
 
+    /// A client that shows other credentials, on the transfer thread and connections of `other`. It has no state in common
+    /// with it: no token, scheme or redirect of one is ever used by the other.
+    package init(_ other: RegistryClient, showing credentials: RegistryConfiguration.Credentials) {
+        var configuration = other.configuration
+        configuration.credentials = credentials
+        self.configuration = configuration
+        observer = other.observer
+        transfers = other.transfers
+        authenticator = Authenticator(configuration: configuration)
+    }
+
     /// Makes a control that resumes or cancels a `blobRange`.
     package func makeControl() -> TransferControl { transfers.makeControl() }
 

@@ -20,6 +20,16 @@ package struct RegistryConfiguration: Sendable {
     package var limits: TransferLimits
     package var proxy: ProxySettings
     package var retry: RetryPolicy
+    /// What registries may be shown.
+    package var credentials = Credentials.configured
+
+    /// Where credentials come from.
+    package enum Credentials: Sendable, Equatable {
+        /// From everywhere this configuration names.
+        case configured
+        /// This one alone, and only to that registry; nil: none at all, to nobody. Client certificates are credentials too.
+        case given(RegistryCredential?, registry: String)
+    }
 
     package init(
         hosts: [String: HostConfiguration] = [:], dockerConfigPath: String? = nil, registriesDirectory: String? = nil,

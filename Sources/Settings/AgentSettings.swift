@@ -130,6 +130,18 @@ package struct AgentSettings: Equatable, Sendable {
         package var socket = ""
     }
 
+    /// The mirror of registries for ordinary images.
+    package struct Mirror: Equatable, Sendable {
+        package var enabled = false
+        /// A loopback address.
+        package var listen = ListenAddress(host: "127.0.0.1", port: 4712)
+        /// `HOST[:PORT]`, as references name them; in order, each once.
+        package var registries: [String] = []
+        package var quotaBytes: UInt64 = 0
+        /// Whether who shows no credentials may use this node's.
+        package var usesNodeCredentials = false
+    }
+
     package var stateDirectory = ""
     package var runDirectory = ""
     package var gateSocket = ""
@@ -152,6 +164,7 @@ package struct AgentSettings: Equatable, Sendable {
     package var gate = Gate()
     package var cluster = Cluster()
     package var snapshotter = Snapshotter()
+    package var mirror = Mirror()
     /// Sorted by host; a host occurs once.
     package var registries: [RegistrySettings] = []
 

@@ -1,3 +1,5 @@
+import OCISpec
+
 /// One row of the table of settings: the single place that knows a setting's key, form, default and meaning.
 package struct Setting: Sendable {
     /// camelCase, sections joined by dots: `fetch.rangeMax`.
@@ -177,6 +179,35 @@ extension Setting {
         Setting(key: key, form: "host:port", defaultText: fallback, doc: doc) { text, settings in
             guard let value = AgentSettings.ListenAddress(text) else { return "host:port or [v6]:port" }
             settings[keyPath: field] = value
+            return nil
+        }
+    }
+
+    /// An address that only processes of this machine reach.
+    static func loopback(
+        _ key: String, _ field: any Field<AgentSettings.ListenAddress>, _ fallback: String, _ doc: String
+    ) -> Setting {
+        Setting(key: key, form: "host:port", defaultText: fallback, doc: doc) { text, settings in
+            guard let value = AgentSettings.ListenAddress(text), IPAddress(value.host)?.scope == .loopback else {
+                return "a loopback address, 127.0.0.1:port or [::1]:port: whoever reaches it may ask"
+            }
+            settings[keyPath: field] = value
+            return nil
+        }
+    }
+
+    /// Names of registries, with commas; empty by default.
+    static func registries(_ key: String, _ field: any Field<[String]>, _ doc: String) -> Setting {
+        Setting(key: key, form: "text", defaultText: "", doc: doc) { text, settings in
+            var names: [String] = []
+            for part in text.split(whereSeparator: { $0 == "," || $0 == " " }) {
+                // As a reference would have it: with a dot, a port, or localhost.
+                guard let name = try? Reference(registry: String(part), repository: "a").registry else {
+                    return "registries as HOST[:PORT], with commas, such as docker.io,registry.example:5000"
+                }
+                if !names.contains(name) { names.append(name) }
+            }
+            settings[keyPath: field] = names
             return nil
         }
     }

@@ -78,6 +78,11 @@ package struct SettingsLoader: Sendable {
                 .contradiction, key: "fetch.deadline", origin: origin,
                 "expected less than gate.deadline (\(settings.gate.deadline)), found \(settings.fetch.deadline)")
         }
+        if settings.mirror.enabled, settings.mirror.registries.isEmpty {
+            throw SettingsError(
+                .contradiction, key: "mirror.registries", origin: origin,
+                "expected the registries to be mirrored, such as docker.io, since mirror.enabled is true; found none")
+        }
     }
 
     /// A mistyped `CHUNKD_*` name is an error. What Kubernetes sets for a Service called `chunkd…` is not ours.

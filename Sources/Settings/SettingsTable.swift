@@ -87,6 +87,17 @@ package enum SettingsTable {
         .path(
             "snapshotter.socket", \.snapshotter.socket, "",
             "Socket of the snapshots service; empty: `snapshotter.sock` in `runDir`."),
+        .bool("mirror.enabled", \.mirror.enabled, false, "Serve ordinary images to containerd, from peers first."),
+        .loopback("mirror.listen", \.mirror.listen, "127.0.0.1:4712", "Where: a loopback address."),
+        .registries(
+            "mirror.registries", \.mirror.registries,
+            "Registries it stands for, `HOST[:PORT]`, with commas: no other is asked."),
+        .size(
+            "mirror.quota", \.mirror.quotaBytes, "10GiB", mebibytes(64)...(1 << 50),
+            "Whole blobs kept on disk at most; the longest unused are removed."),
+        .bool(
+            "mirror.useNodeCredentials", \.mirror.usesNodeCredentials, false,
+            "Whether a request without credentials uses chunkd's own: any process on the node may make one."),
         .name("gate.agentUser", \.gate.agentUser, "chunkd", "The user chunkd runs as.").inEnvironment(as: "agentUser"),
         .number("gate.shards", \.gate.shards, 4, 1...32, "fanotify groups chunkgate opens.")
             .inEnvironment(as: "shards"),

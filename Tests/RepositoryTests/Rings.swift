@@ -69,7 +69,7 @@ enum Rings {
                 "RegistryClient",
             ], foundation),
         module(
-            "Settings", ["HTTPTransfer", "RegistryClient"], foundation, ["Configuration", "Yams", "SystemPackage"]),
+            "Settings", ["HTTPTransfer", "OCISpec", "RegistryClient"], foundation, ["Configuration", "Yams", "SystemPackage"]),
         module("Telemetry", ["LinuxSystem"], foundation, nio, ["CoreMetrics", "Logging", "Metrics"]),
         module("ControlAPI", ["ChunkModel", "HTTPTransfer", "LinuxSystem"], foundation, nio, ["Logging"]),
         module(
@@ -77,6 +77,7 @@ enum Rings {
         module(
             "Snapshotter", ["Catalogue", "ChunkModel"],
             ["GRPCCore", "GRPCNIOTransportHTTP2Posix", "GRPCProtobuf", "SwiftProtobuf", "Logging"]),
+        module("Mirror", ["ChunkModel", "Integrity", "LinuxSystem"], nio),
         module("DevelopmentPKI", ["ChunkModel", "LinuxSystem", "PeerTransport"], foundation),
         module("ClusterSimulator", ["ChunkModel", "Membership", "PeerWire", "ContentIndex", "ChunkResolution"]),
         // Composition.
@@ -87,7 +88,7 @@ enum Rings {
             [
                 "CLinux", "ChunkModel", "OCISpec", "Membership", "ContentIndex", "ChunkResolution", "LinuxSystem",
                 "Integrity", "Zstandard", "HTTPTransfer", "PeerWire", "PeerTransport", "PeerExchange", "Catalogue",
-                "RegistryClient", "ControlAPI", "Telemetry", "Settings", "Snapshotter",
+                "RegistryClient", "ControlAPI", "Telemetry", "Settings", "Snapshotter", "Mirror",
             ], foundation, ["ArgumentParser", "Logging", "NIOCore", "NIOPosix", "ServiceLifecycle", "UnixSignals"]),
         module(
             "ControlTool",

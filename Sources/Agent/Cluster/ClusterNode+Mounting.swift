@@ -81,11 +81,12 @@ extension ClusterNode: MountHandler {
         perform(
             state.withLock { state in
                 state.swarms.filter { $0.value.isNews }.keys.sorted { ($0.blob, $0.index) < ($1.blob, $1.index) }
-                    .flatMap { state.publish($0, now: time) }
+                    .flatMap { state.publish($0, now: time) } + state.publishWholes(now: time)
             })
     }
 
-    private func askTrackers(_ ids: [WireID]) async {
+    /// Tells the trackers of these names that this node is interested, and takes what they know of others.
+    func askTrackers(_ ids: [WireID]) async {
         var wanted: [NodeName: [WireID]] = [:]
         let (own, endpoints) = state.withLock { state -> (NodeRecord, [NodeName: PeerEndpoint]) in
             var endpoints: [NodeName: PeerEndpoint] = [:]

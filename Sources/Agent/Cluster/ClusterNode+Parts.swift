@@ -83,12 +83,35 @@ extension ClusterNode {
 
     private func fetchPart(_ asked: AskedForPart, _ digest: Digest, _ size: UInt64) async throws -> File? {
         let file = try File.memory(name: "part")
+        let result = try await take(asked.request, from: asked.endpoint, digest, size: size, by: client, into: file)
+        return result == .verified ? file : nil
+    }
+
+    /// What became of a request for something whole.
+    enum PartResult: Equatable {
+        /// All of it is in the file, and is what the digest says.
+        case verified
+        /// Wrong bytes: the peer is in quarantine.
+        case wrong
+        case absent, refused
+        case busy(retryAfter: Duration)
+    }
+
+    /// Fetches something whole from a peer into a file, which holds nothing of use unless it is `verified`.
+    func take(
+        _ request: PartRequest, from endpoint: PeerEndpoint, _ digest: Digest, size: UInt64, by client: PeerClient,
+        into file: File
+    ) async throws -> PartResult {
         let taken = PartTaker(file)
-        let result = try await client.fetch(asked.request, from: asked.endpoint, size: size) { taken.take($0) }
-        guard case .delivered = result else { return nil }
-        let (found, end) = taken.finish()
-        if end == size, found == digest { return file }
-        let peer = asked.endpoint.name
+        switch try await client.fetch(request, from: endpoint, size: size, sink: { taken.take($0) }) {
+        case .delivered: break
+        case .absent: return .absent
+        case .busy(let retryAfter, _): return .busy(retryAfter: retryAfter)
+        case .refused: return .refused
+        }
+        let (found, end) = try taken.finish()
+        if end == size, found == digest { return .verified }
+        let peer = endpoint.name
         let time = now
         state.withLock { $0.selector.quarantine(peer, reason: "wrong_bytes", now: time) }
         parts.metrics.cluster.quarantined["wrong_bytes"].increment()
@@ -96,7 +119,7 @@ extension ClusterNode {
         parts.logger.warning(
             "a peer sent a wrong part of an image",
             metadata: ["peer": "\(peer)", "found": "\(found)", "expected": "\(digest)", "bytes": "\(end) of \(size)"])
-        return nil
+        return .wrong
     }
 
     // MARK: - Given to others
@@ -112,6 +135,7 @@ extension ClusterNode {
     }
 
     func part(_ request: PartRequest, for peer: NodeName) async -> ChunkAnswer {
+        if let answer = await whole(request, for: peer) { return answer }
         let deadline = now + min(request.wait, PeerProtocol.maxWait)
         while true {
             if state.withLock({ $0.isLeaving }) { return .refused(.leaving) }
@@ -156,16 +180,24 @@ private final class PartTaker: @unchecked Sendable {
     private let file: File
     private var hash = SHA256()
     private var end: UInt64 = 0
+    private var failure: SystemError?
 
     init(_ file: File) { self.file = file }
 
+    /// Where the file is one on a disk, this waits for it: such requests have a transfer thread of their own.
     func take(_ piece: UnsafeRawBufferPointer) -> SinkDecision {
-        // Memory: waits for no disk.
-        guard (try? file.writeAll(piece, at: end)) != nil else { return .stop }
+        do throws(SystemError) { try file.writeAll(piece, at: end) } catch {
+            failure = error
+            return .stop
+        }
         hash.update(piece)
         end += UInt64(piece.count)
         return .continue
     }
 
-    func finish() -> (digest: Digest, bytes: UInt64) { (hash.finalize(), end) }
+    /// Throws when the file did not take it: no fault of the peer's.
+    func finish() throws(SystemError) -> (digest: Digest, bytes: UInt64) {
+        if let failure { throw failure }
+        return (hash.finalize(), end)
+    }
 }

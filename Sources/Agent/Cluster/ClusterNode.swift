@@ -30,6 +30,8 @@ final class ClusterNode: Sendable {
         let logger: Logger
         /// For what blocks: files, name resolution.
         let disk: WorkQueue
+        /// Whether ordinary images are shared too.
+        let hasMirror: Bool
     }
 
     /// How often certificates and seeds are looked at, and news of our own content told.
@@ -45,6 +47,10 @@ final class ClusterNode: Sendable {
     let own: NodeName
     let store: IdentityStore
     let client: PeerClient
+    /// For whole blobs, which go to a disk: nobody's chunk waits behind them. Nil without a mirror.
+    let wholeClient: PeerClient?
+    /// Who has the blobs of ordinary images.
+    let wholeSupplier = Mutex<(any WholeSupplier)?>(nil)
     let signer: RecordSigner
     let verifier: RecordVerifier
     let state: Mutex<ClusterState>
@@ -81,6 +87,7 @@ final class ClusterNode: Sendable {
             throw AgentError(.cluster, "\(error.message): see chunkctl pki inspect")
         }
         client = PeerClient(store: store, observer: observer)
+        wholeClient = parts.hasMirror ? PeerClient(store: store, observer: observer) : nil
         signer = RecordSigner(store)
         verifier = RecordVerifier(store)
         let boot = UInt64(max(0, ImageService.unixTime() * 1000))
@@ -222,6 +229,7 @@ final class ClusterNode: Sendable {
         }
         await server?.drain(grace: .seconds(2))
         await client.shutDown()
+        await wholeClient?.shutDown()
         try? await pool.shutdownGracefully()
     }
 

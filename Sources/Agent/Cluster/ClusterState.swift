@@ -16,6 +16,8 @@ struct ClusterState {
     var waiting = Waiting()
     /// Images that are shared, or are about to be, by manifest.
     var images: [Digest: SharedImage] = [:]
+    /// Ordinary images that went through the mirror and are shared, by their names on the wire.
+    var wholes: [WireID: WholeImage] = [:]
     /// Bytes given to and had from each peer since the start.
     var given: [NodeName: UInt64] = [:]
     var isLeaving = false

@@ -43,7 +43,9 @@ extension PeerCall {
         case ("parts", 4):
             try Self.require(method, "GET")
             self = .part(
-                PartRequest(part: try Self.id(path[3]), blob: try query.id("blob"), wait: try Self.wait(header)))
+                PartRequest(
+                    part: try Self.id(path[3]), blob: try query.id("blob"), wait: try Self.wait(header),
+                    fetch: try Self.fetch(header)))
         case ("gossip", 3):
             try Self.require(method, "POST")
             self = .gossip
@@ -81,11 +83,14 @@ extension PeerCall {
             request.rank = rank
         }
         request.wait = try wait(header)
-        if let text = header(PeerProtocol.fetchField.lowercased()) {
-            guard text == "0" || text == "1" else { throw PeerCallError(reason: .malformedHeader) }
-            request.fetch = text == "1"
-        }
+        request.fetch = try fetch(header)
         return request
+    }
+
+    private static func fetch(_ header: (String) -> String?) throws(PeerCallError) -> Bool {
+        guard let text = header(PeerProtocol.fetchField.lowercased()) else { return false }
+        guard text == "0" || text == "1" else { throw PeerCallError(reason: .malformedHeader) }
+        return text == "1"
     }
 
     private static func wait(_ header: (String) -> String?) throws(PeerCallError) -> Duration {
@@ -113,10 +118,14 @@ extension PeerCall {
         switch self {
         case .chunks(let request):
             [(PeerProtocol.rankField, request.rank.rawValue)] + Self.waitHeader(request.wait)
-                + (request.fetch ? [(PeerProtocol.fetchField, "1")] : [])
-        case .part(let request): Self.waitHeader(request.wait)
+                + Self.fetchHeader(request.fetch)
+        case .part(let request): Self.waitHeader(request.wait) + Self.fetchHeader(request.fetch)
         case .residency, .gossip, .mount, .complaint: []
         }
+    }
+
+    private static func fetchHeader(_ fetch: Bool) -> [(name: String, value: String)] {
+        fetch ? [(PeerProtocol.fetchField, "1")] : []
     }
 
     private static func waitHeader(_ wait: Duration) -> [(name: String, value: String)] {

@@ -45,19 +45,23 @@ package struct ChunkRequest: Sendable, Equatable {
     }
 }
 
-/// A request for what a mount needs before its first chunk: bootstrap, chunk index or seek table of an image. Value type.
+/// A request for something whole: what a mount needs before its first chunk (bootstrap, chunk index or seek table of an
+/// image), or a blob of an ordinary image. Value type.
 package struct PartRequest: Sendable, Equatable {
     /// Made from the part's digest as the id of a chunk is: who can name it may have it.
     package var part: WireID
-    /// The image's first blob: whose registered nodes have the parts, or soon will.
+    /// The image's first blob, or the ordinary image: whose registered nodes have the parts, or soon will.
     package var blob: WireID
     /// How long the answer may wait for a part that is not there yet.
     package var wait: Duration
+    /// Please fetch it yourself, of an ordinary image: you are the one whom the rendezvous names.
+    package var fetch: Bool
 
-    package init(part: WireID, blob: WireID, wait: Duration = .zero) {
+    package init(part: WireID, blob: WireID, wait: Duration = .zero, fetch: Bool = false) {
         self.part = part
         self.blob = blob
         self.wait = wait
+        self.fetch = fetch
     }
 }
 

@@ -27,6 +27,7 @@ let fuzzTargets: [FuzzTarget] =
         FuzzTarget(name: "seek-table", run: fuzzSeekTable),
         FuzzTarget(name: "zstd-frame", run: fuzzFrame),
         FuzzTarget(name: "snapshot-filter", run: fuzzSnapshotFilter),
+        FuzzTarget(name: "mirror-request", run: fuzzMirrorRequest),
     ] + peerFuzzTargets + gossipFuzzTargets + traceFuzzTargets
 
 /// Ends the program where libFuzzer reports it as a crash.
