@@ -207,14 +207,15 @@ let package = Package(
         tests(
             "AgentTests",
             [
-                "Agent", "chunkd", "Catalogue", "ChunkModel", "ControlAPI", "DevelopmentPKI", "HTTPTransfer", "Integrity",
-                "LinuxSystem", "OCISpec", "RegistryClient", "Settings", "Snapshotter", "Telemetry", "TestSupport",
-                "Zstandard",
-                logging,
+                "Agent", "chunkd", "Catalogue", "ChunkModel", "ControlAPI", "HTTPTransfer", "Integrity",
+                "LinuxSystem", "OCISpec", "PeerTestSupport", "PeerTransport", "RegistryClient", "Settings",
+                "Snapshotter",
+                "Telemetry", "TestSupport", "Zstandard", logging,
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ]),
         tests(
-            "ControlToolTests", ["ControlTool", "ControlAPI", "ChunkModel", "LinuxSystem", "chunkctl", logging] + nio),
+            "ControlToolTests",
+            ["ControlTool", "ControlAPI", "ChunkModel", "LinuxSystem", "TestSupport", "chunkctl", logging] + nio),
         tests("TestSupportTests", ["TestSupport", "LinuxSystem"]),
         tests("RepositoryTests", []),
         tests("KernelTests", ["chunkgate", "ChunkModel", "Integrity", "LinuxSystem", "TestSupport"]),

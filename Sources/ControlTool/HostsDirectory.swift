@@ -48,10 +48,9 @@ package struct HostsDirectory: Sendable {
     private func bytes(_ place: String) throws(SystemError) -> [UInt8]? {
         do throws(SystemError) {
             let file = try File(path: place, flags: O_RDONLY | O_NOFOLLOW | O_NONBLOCK)
-            guard try file.status().st_mode & S_IFMT == S_IFREG else { return nil }
             return try file.contents(limit: HostsFile.maxBytes)
         } catch {
-            if error.errno == ELOOP || error.errno == EFBIG { return nil }
+            if [ELOOP, EFBIG, EISDIR].contains(error.errno) { return nil }
             throw error
         }
     }

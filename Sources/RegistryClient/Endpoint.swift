@@ -91,7 +91,9 @@ extension RegistryConfiguration {
 
 extension RegistryConfiguration {
     /// `http(s)://HOST[:PORT]` of a registry itself.
-    package func url(of registry: String) throws(RegistryError) -> String { try origin(of: registry).origin.description }
+    package func url(of registry: String) throws(RegistryError) -> String {
+        try origin(of: registry).origin.description
+    }
 }
 
 extension HTTPURL.Origin {

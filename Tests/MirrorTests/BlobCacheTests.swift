@@ -68,7 +68,7 @@ import Testing
     @Test("a damaged, torn or missing file is never given out, and is gone")
     func damage() throws {
         let rig = try Rig()
-        let blobs = try (1...3).map { seed in Self.bytes(UInt64(seed)) }
+        let blobs = (1...3).map { seed in Self.bytes(UInt64(seed)) }
         do {
             let cache = try rig.open(quota: 1 << 20)
             for blob in blobs { try Self.put(blob, in: cache) }

@@ -37,7 +37,8 @@ import Testing
             ("/v2/a/blobs/sha256:HEX?ns=docker%2", .query), ("/v2/a/blobs/sha256:HEX?ns=docker.io%00", .query),
             ("/v2/a/blobs/sha256:HEX?a&b&c&d&e&f&g&h&ns=docker.io", .query),
             ("/v2/a/blobs/sha256:HEX?ns=", .registry), ("/v2/a/blobs/sha256:HEX?ns=169.254.169.254", .registry),
-            ("/v2/a/blobs/sha256:HEX?ns=docker.io/x", .registry), ("/v2/a/blobs/sha256:HEX?ns=docker.io:443", .registry),
+            ("/v2/a/blobs/sha256:HEX?ns=docker.io/x", .registry),
+            ("/v2/a/blobs/sha256:HEX?ns=docker.io:443", .registry),
             ("/v2/a/blobs/sha256:HEX?ns=u@docker.io", .registry),
             ("/v2/../blobs/sha256:HEX?ns=docker.io", .repository), ("/v2/A/blobs/sha256:HEX?ns=docker.io", .repository),
             ("/v2/a//b/blobs/sha256:HEX?ns=docker.io", .repository),
@@ -69,7 +70,8 @@ import Testing
         #expect(RequestedRange("bytes=0-0")?.range(of: 1) == 0..<1)
         #expect(RequestedRange("bytes=10-")?.range(of: 10) == nil)
         #expect(RequestedRange("bytes=0-18446744073709551615")?.range(of: 10) == 0..<10)
-        for odd in ["", "bytes", "bytes=", "bytes=-5", "bytes=7-5", "bytes=1-2,4-5", "bytes=99999999999999999999-",
+        for odd in [
+            "", "bytes", "bytes=", "bytes=-5", "bytes=7-5", "bytes=1-2,4-5", "bytes=99999999999999999999-",
             "bytes=1-99999999999999999999", "items=0-1", "bytes=0-1x", "bytes = 0-1",
         ] {
             #expect(RequestedRange(odd) == nil, "\(odd)")

@@ -69,7 +69,8 @@ enum Rings {
                 "RegistryClient",
             ], foundation),
         module(
-            "Settings", ["HTTPTransfer", "OCISpec", "RegistryClient"], foundation, ["Configuration", "Yams", "SystemPackage"]),
+            "Settings", ["HTTPTransfer", "OCISpec", "RegistryClient"], foundation,
+            ["Configuration", "Yams", "SystemPackage"]),
         module("Telemetry", ["LinuxSystem"], foundation, nio, ["CoreMetrics", "Logging", "Metrics"]),
         module("ControlAPI", ["ChunkModel", "HTTPTransfer", "LinuxSystem"], foundation, nio, ["Logging"]),
         module(

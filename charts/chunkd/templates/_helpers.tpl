@@ -96,6 +96,19 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
+{{/* Whether containerd is told of the mirror: only where it can reach it. */}}
+{{- define "chunkd.mirror" -}}
+{{- if .Values.containerd.mirror -}}
+{{- if not .Values.hostNetwork -}}
+{{- fail "containerd.mirror needs hostNetwork: a pod has a loopback address of its own, which containerd does not reach" -}}
+{{- end -}}
+{{- if not (dig "mirror" "enabled" false .Values.chunkd) -}}
+{{- fail "containerd.mirror needs chunkd.mirror.enabled and chunkd.mirror.registries" -}}
+{{- end -}}
+{{- end -}}
+{{- .Values.containerd.mirror -}}
+{{- end -}}
+
 {{/* What reaches the host: it puts chunkgate there. It opens no socket of the network. */}}
 {{- define "chunkd.host" -}}
 image: {{ include "chunkd.image" . | quote }}
@@ -109,6 +122,7 @@ env:
   - {name: REMOVE_STATE, value: {{ .Values.gate.removeState | quote }}}
   - {name: CONTAINERD_REGISTER, value: {{ .Values.containerd.register | quote }}}
   - {name: CONTAINERD_RESTART, value: {{ .Values.containerd.restart | quote }}}
+  - {name: CONTAINERD_MIRROR, value: {{ include "chunkd.mirror" . | quote }}}
   - {name: CHUNKD_CONFIG, value: /etc/chunkd/config.yaml}
 securityContext:
   privileged: true

@@ -1,0 +1,114 @@
+import ChunkModel
+import ContentIndex
+import Glibc
+import LinuxSystem
+import OCISpec
+import PeerTestSupport
+import RegistryClient
+import TestSupport
+import Testing
+
+@testable import Agent
+
+@Suite("Ordinary images among peers", .timeLimit(.minutes(3))) struct MirrorPeerTests {
+    let directory: TemporaryDirectory
+
+    init() throws { directory = try TemporaryDirectory(prefix: "chunkd-mirror") }
+
+    /// Nodes that see each other.
+    private func with(
+        _ count: Int, _ registry: RegistryFixture, _ body: ([MirrorRig]) async throws -> Void
+    ) async throws {
+        let authority = try await TestAuthority.make()
+        let ports = try (0..<count).map { _ in try Ports.free() }
+        var nodes: [MirrorRig] = []
+        for (number, port) in ports.enumerated() {
+            let files = try await authority.files("node-\(number)")
+            nodes.append(
+                try await MirrorRig(
+                    registry.host, directory: directory.path + "/m\(number)",
+                    peers: (files, authority.trustDomain, port, ports[0])))
+        }
+        let result: Result<Void, any Error>
+        do {
+            let all = nodes
+            let isWhole = await off {
+                Wait.until(.seconds(30)) {
+                    all.allSatisfy { $0.cluster?.state.withLock { $0.membership.counts.alive } ?? 0 >= count - 1 }
+                }
+            }
+            try #require(isWhole, "the nodes do not find each other")
+            try await body(nodes)
+            result = .success(())
+        } catch { result = .failure(error) }
+        for node in nodes { try await node.stop() }
+        try result.get()
+    }
+
+    /// Waits until a node knows that another has all of an image.
+    private func expectComplete(_ image: OrdinaryImage, at node: MirrorRig, seenBy other: MirrorRig) async throws {
+        let name = try #require(node.cluster?.own)
+        let isKnown = await off {
+            Wait.until(.seconds(20)) {
+                other.cluster?.state.withLock { state in
+                    state.index.records(of: name).contains { $0.record.state == .complete }
+                } ?? false
+            }
+        }
+        try #require(isKnown, "nobody hears that \(name) has the image")
+    }
+
+    @Test("nodes that pull an image at the same instant cost the registry one copy")
+    func together() async throws {
+        let registry = try RegistryFixture.start()
+        let image = try await OrdinaryImage.push(to: registry, "app", layers: [4_000_000, 3_000_000, 2_000_000])
+        try await with(3, registry) { nodes in
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for node in nodes { group.addTask { try await node.pull(image) } }
+                try await group.waitForAll()
+            }
+            let size = UInt64(image.blobs.reduce(0) { $0 + $1.count })
+            let fetched = nodes.reduce(0) { $0 + $1.bytes(from: "registry") }
+            let shared = nodes.reduce(0) { $0 + $1.bytes(from: "peer") }
+            #expect(fetched == size, "\(fetched) bytes from the registry for an image of \(size)")
+            #expect(shared == 2 * size)
+        }
+    }
+
+    @Test("a blob that the registry has lost comes from a peer; a private one only with the right to its manifest")
+    func registryDown() async throws {
+        let registry = try RegistryFixture.start(auth: .password)
+        let image = try await OrdinaryImage.push(
+            to: registry, "app", layers: [1_000_000], credential: .password(username: "u", password: "p"))
+        try await with(2, registry) { nodes in
+            try await nodes[0].pull(image, authorization: MirrorRig.good)
+            #expect(try await nodes[1].manifest(image).head.status == 401)
+            #expect(try await nodes[1].manifest(image, authorization: MirrorRig.good).head.status == 200)
+            try await expectComplete(image, at: nodes[0], seenBy: nodes[1])
+            registry.stop()
+            let found = try await nodes[1].blob(1, of: image, authorization: MirrorRig.good)
+            #expect(found.body == image.blobs[1])
+            #expect(nodes[1].bytes(from: "peer") == 1_000_000)
+            #expect(nodes[0].metrics.mirroring.sentToPeers.value == 1_000_000)
+            // Nothing that could be asked for by a digest alone is named among peers.
+            let names = nodes[0].cluster?.state.withLock { Array($0.wholes.values) } ?? []
+            #expect(names.count == 1 && names.allSatisfy { $0.number(of: WireID(image.digests[1])) == nil })
+        }
+    }
+
+    @Test("a peer that lies costs time: the blob comes from the registry, and the peer is asked no more")
+    func liar() async throws {
+        let registry = try RegistryFixture.start()
+        let image = try await OrdinaryImage.push(to: registry, "app", layers: [1_000_000])
+        try await with(2, registry) { nodes in
+            try await nodes[0].pull(image)
+            let path = nodes[0].path(image.digests[1])
+            try File(path: path, flags: O_WRONLY).writeAll([image.blobs[1][500] ^ 1], at: 500)
+            _ = try await nodes[1].manifest(image)
+            try await expectComplete(image, at: nodes[0], seenBy: nodes[1])
+            #expect(try await nodes[1].blob(1, of: image).body == image.blobs[1])
+            #expect(nodes[1].bytes(from: "registry") == 1_000_000 && nodes[1].bytes(from: "peer") == 0)
+            #expect(nodes[1].metrics.cluster.quarantined["wrong_bytes"].value == 1)
+        }
+    }
+}
