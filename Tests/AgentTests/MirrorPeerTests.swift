@@ -1,10 +1,14 @@
 import ChunkModel
 import ContentIndex
 import Glibc
+import HTTPTransfer
 import LinuxSystem
+import Membership
 import OCISpec
 import PeerTestSupport
 import RegistryClient
+import Synchronization
+import Telemetry
 import TestSupport
 import Testing
 

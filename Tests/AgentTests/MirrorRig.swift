@@ -12,6 +12,7 @@ import PeerTestSupport
 import PeerTransport
 import RegistryClient
 import Settings
+import Telemetry
 import TestSupport
 import Testing
 

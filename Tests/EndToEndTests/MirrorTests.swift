@@ -90,9 +90,9 @@ extension EndToEnd {
             // Three seconds at least.
             try cluster.scenario("rate", "registry", "64mbit")
             let pulling = Task { try await runtimes[0].pull(image.ordinary) }
+            let new = cluster.path(1, "state/agent/mirror/new")
             let isUnderWay = await Self.off {
                 Wait.until(.seconds(30)) {
-                    let new = cluster.path(1, "state/agent/mirror/new")
                     let sizes = (try? Directory.names(new))?.map { name in
                         (try? File(path: new + "/" + name, flags: O_RDONLY).size()) ?? 0
                     }

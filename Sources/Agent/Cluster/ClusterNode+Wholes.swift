@@ -182,7 +182,8 @@ extension ClusterNode {
             let isAbove = holder == nil && round == .first
             return .ask(
                 PartRequest(
-                    part: image.name(number), blob: id, wait: isAbove ? Self.wholeWait : .zero, fetch: isAbove),
+                    part: image.name(number), blob: id, wait: isAbove ? Self.wholeWait : .zero, fetch: isAbove,
+                    rank: .ahead),
                 PeerEndpoint(name: name, address: address))
         }
     }

@@ -138,6 +138,7 @@ extension MirrorService {
         parts.logger.info(
             "the registry did not give a blob",
             metadata: ["repository": "\(reference.name)", "blob": "\(flight.digest)", "error": "\(refusal)"])
+        if refusal.code == .unauthorized { book.withLock { $0.revoke(access, reference) } }
         throw refusal.code == .unauthorized ? MirrorFlight.Failure.denied : .registry
     }
 

@@ -45,7 +45,7 @@ extension PeerCall {
             self = .part(
                 PartRequest(
                     part: try Self.id(path[3]), blob: try query.id("blob"), wait: try Self.wait(header),
-                    fetch: try Self.fetch(header)))
+                    fetch: try Self.fetch(header), rank: try Self.rank(header)))
         case ("gossip", 3):
             try Self.require(method, "POST")
             self = .gossip
@@ -78,13 +78,16 @@ extension PeerCall {
             chunk: chunk, blob: try query.id("blob"),
             at: try query.number("at", in: 0...PeerProtocol.maxChunkNumber))
         if query.has("count") { request.count = try query.number("count", in: 1...PeerProtocol.maxCount) }
-        if let text = header(PeerProtocol.rankField.lowercased()) {
-            guard let rank = PeerRank(rawValue: text) else { throw PeerCallError(reason: .malformedHeader) }
-            request.rank = rank
-        }
+        request.rank = try rank(header)
         request.wait = try wait(header)
         request.fetch = try fetch(header)
         return request
+    }
+
+    private static func rank(_ header: (String) -> String?) throws(PeerCallError) -> PeerRank {
+        guard let text = header(PeerProtocol.rankField.lowercased()) else { return .demand }
+        guard let rank = PeerRank(rawValue: text) else { throw PeerCallError(reason: .malformedHeader) }
+        return rank
     }
 
     private static func fetch(_ header: (String) -> String?) throws(PeerCallError) -> Bool {
@@ -119,7 +122,10 @@ extension PeerCall {
         case .chunks(let request):
             [(PeerProtocol.rankField, request.rank.rawValue)] + Self.waitHeader(request.wait)
                 + Self.fetchHeader(request.fetch)
-        case .part(let request): Self.waitHeader(request.wait) + Self.fetchHeader(request.fetch)
+        case .part(let request):
+            // As every version has it, a part is wanted on demand.
+            (request.rank == .demand ? [] : [(PeerProtocol.rankField, request.rank.rawValue)])
+                + Self.waitHeader(request.wait) + Self.fetchHeader(request.fetch)
         case .residency, .gossip, .mount, .complaint: []
         }
     }

@@ -56,12 +56,17 @@ package struct PartRequest: Sendable, Equatable {
     package var wait: Duration
     /// Please fetch it yourself, of an ordinary image: you are the one whom the rendezvous names.
     package var fetch: Bool
+    /// A mount waits for the parts of its image; whole blobs are many and long, and readers of chunks come first.
+    package var rank: PeerRank
 
-    package init(part: WireID, blob: WireID, wait: Duration = .zero, fetch: Bool = false) {
+    package init(
+        part: WireID, blob: WireID, wait: Duration = .zero, fetch: Bool = false, rank: PeerRank = .demand
+    ) {
         self.part = part
         self.blob = blob
         self.wait = wait
         self.fetch = fetch
+        self.rank = rank
     }
 }
 

@@ -79,7 +79,7 @@ package final class PeerExchangeServer: PeerRequestHandler {
             return await stream(answer, at: wanted.at, wanted.rank, wanted.wait, request.peer, call, began)
         case .part(let wanted):
             let answer = await parts.chunks.part(wanted, for: request.peer)
-            return await stream(answer, at: 0, .demand, wanted.wait, request.peer, call, began)
+            return await stream(answer, at: 0, wanted.rank, wanted.wait, request.peer, call, began)
         case .residency(let blob, let proof): return await residency(blob, proof, request, call, began)
         case .gossip:
             return frame(await parts.gossip.gossip(request.body, from: request.peer), request, call, began)
