@@ -23,6 +23,8 @@ package struct AgentError: Error, Sendable, Equatable, CustomStringConvertible {
         case ordinaryImage = "ordinary_image"
         case notFound = "not_found"
         case conflict
+        /// Containers run on the image.
+        case inUse = "in_use"
         /// Chunks could not be had.
         case incomplete
         case state
@@ -73,6 +75,11 @@ extension ControlError {
         case .ordinaryImage: ControlError(.unsupported, error.message)
         case .notFound: ControlError(.notFound, error.message)
         case .conflict: ControlError(.conflict, error.message)
+        case .inUse:
+            ControlError(
+                .conflict, error.message,
+                hint: "stop and remove these containers first (the last part of a name is containerd's id); "
+                    + "umount(8) of a directory takes only that away and leaves them the image")
         case .incomplete: ControlError(.unreachable, error.message, hint: "see chunkctl stat for the sources' errors")
         case .stopping: ControlError(.busy, error.message)
         }

@@ -22,6 +22,7 @@ package final class AgentMetrics: Sendable {
     let registryRetries: MetricFamily<Counter>
     let mountSeconds: Histogram
     let mountErrors: MetricFamily<Counter>
+    let umountErrors: MetricFamily<Counter>
     let quarantines: Gauge
     let gateConnected: Gauge
     let pending: MetricFamily<Gauge>
@@ -70,6 +71,8 @@ package final class AgentMetrics: Sendable {
             "chunkd_registry_retries_total", "Requests sent again.", labels: [host, reasons])
         mountSeconds = registry.histogram("chunkd_mount_seconds", "Duration of mounts.")
         mountErrors = registry.counters("chunkd_mount_errors_total", "Mounts that failed.", labels: [reasons])
+        umountErrors = registry.counters(
+            "chunkd_umount_errors_total", "Unmounts that were refused or failed.", labels: [reasons])
         quarantines = registry.gauge("chunkd_quarantined_blobs", "Blobs whose source sent wrong bytes.")
         gateConnected = registry.gauge("chunkd_gate_connected", "1 while connected to chunkgate.")
         pending = registry.gauges(

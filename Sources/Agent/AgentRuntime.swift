@@ -104,6 +104,7 @@ package final class AgentRuntime: Service {
             ? try MirrorEndpoint(
                 settings.mirror, directory: directory + "/mirror", registry: configuration.registry, cluster: cluster,
                 sharing: sharing, metrics: metrics, logger: logger) : nil
+        let ledger = try Self.ledger(settings, logger)
         images = ImageService(
             ImageService.Parts(
                 gate: gate, pipeline: pipeline, catalogue: catalogue, content: content,
@@ -113,24 +114,26 @@ package final class AgentRuntime: Service {
                 logger: logger, hydrateAfter: settings.hydrate.enabled ? settings.hydrate.delay : nil,
                 replaysTraces: settings.trace.replay,
                 quota: (settings.quota.highWaterBytes, settings.quota.lowWaterBytes), cluster: cluster,
-                sharing: sharing))
+                sharing: sharing, ledger: ledger))
         service = AgentService(
             images: images, gate: gate, pipeline: pipeline, metrics: metrics, logger: logger,
             doctorParts: DoctorParts(
                 catalogue: catalogue, registry: registry, disk: disk, stateDirectory: settings.stateDirectory,
                 gateSocket: settings.gateSocket, configuredHosts: settings.registries.map(\.host)),
             quota: settings.quota.highWaterBytes, cluster: cluster)
-        snapshots = try Self.snapshots(
-            settings, SnapshotNode(gate: gate, images: images, stateDirectory: settings.stateDirectory, logger: logger),
-            metrics, logger)
+        snapshots = ledger.map { [images, gate] ledger in
+            SnapshotService(
+                ledger: ledger,
+                host: SnapshotNode(gate: gate, images: images, stateDirectory: settings.stateDirectory, logger: logger),
+                logger: logger, now: { Int64(ImageService.unixTime() * 1e9) }, observe: metrics.observe(snapshots:))
+        }
         try startPipeline(arena, catalogue, limits)
         service.startLimits(settings)
         metrics.events.note(.started, "chunkd", "version \(chunkdVersion)")
     }
 
-    private static func snapshots(
-        _ settings: AgentSettings, _ host: SnapshotNode, _ metrics: AgentMetrics, _ logger: Logger
-    ) throws -> SnapshotService? {
+    /// Which snapshots containers have; nil unless containerd is served.
+    private static func ledger(_ settings: AgentSettings, _ logger: Logger) throws -> SnapshotLedger? {
         guard settings.snapshotter.enabled else { return nil }
         let ledger = try SnapshotLedger(
             path: settings.stateDirectory + "/agent/snapshots.sqlite", firstID: UInt64(ImageService.unixTime() * 1000))
@@ -139,9 +142,7 @@ package final class AgentRuntime: Service {
                 "the list of container snapshots was damaged: containerd's images must be pulled again",
                 metadata: ["setAside": "\(aside)", "reason": "\(reason)"])
         }
-        return SnapshotService(
-            ledger: ledger, host: host, logger: logger, now: { Int64(ImageService.unixTime() * 1e9) },
-            observe: metrics.observe(snapshots:))
+        return ledger
     }
 
     private func startPipeline(_ arena: Arena, _ catalogue: Catalogue, _ limits: FetchLimits) throws {

@@ -1,4 +1,4 @@
-internal import ChunkModel
+package import ChunkModel
 internal import GRDB
 
 /// Which container snapshots there are: an SQLite database of its own, docs/formats/snapshots.md. Unlike the catalogue it
@@ -173,6 +173,27 @@ package final class SnapshotLedger: Sendable {
                 database, sql: Self.selection + " WHERE snapshot.id > ? ORDER BY snapshot.id LIMIT ?",
                 arguments: [Int64(clamping: id), limit]
             ).map { try Self.record($0, database) }
+        }
+    }
+
+    /// The snapshots of containers (active, or to look at) that have an image beneath them: the names of the first
+    /// `limit`, in order of their numbers, and how many there are.
+    package func containers(on image: Digest, limit: Int) async throws -> (names: [String], count: Int) {
+        try await read { database in
+            let names = try String.fetchAll(
+                database,
+                // UNION, so that even a damaged ledger's circle ends.
+                sql: """
+                    WITH RECURSIVE above (id) AS (
+                        SELECT id FROM snapshot WHERE image = ?
+                        UNION SELECT snapshot.id FROM snapshot JOIN above ON snapshot.parent = above.id
+                    )
+                    SELECT name FROM snapshot WHERE id IN above AND kind IN (?, ?) ORDER BY id
+                    """,
+                arguments: [
+                    image.hex, SnapshotRecord.Kind.active.rawValue, SnapshotRecord.Kind.view.rawValue,
+                ])
+            return (Array(names.prefix(limit)), names.count)
         }
     }
 

@@ -68,20 +68,26 @@ package struct MountReply: Codable, Equatable, Sendable {
     }
 }
 
-/// `POST /v1/umounts`: the caller has unmounted its bind mount and needs the image no longer.
+/// `POST /v1/umounts`: the caller has unmounted its bind mount and needs the image no longer. `conflict` when containers
+/// run on it.
 package struct UmountRequest: Codable, Equatable, Sendable {
     /// Left out, or `chunkd/v1`.
     package var apiVersion: String? = ControlVersion.current
     package var manifestDigest: Digest
+    /// Only says whether it would be refused: before the caller unmounts anything.
+    package var dryRun: Bool?
 
-    package init(manifestDigest: Digest) { self.manifestDigest = manifestDigest }
+    package init(manifestDigest: Digest, dryRun: Bool? = nil) {
+        self.manifestDigest = manifestDigest
+        self.dryRun = dryRun
+    }
 }
 
 /// Answer to `POST /v1/umounts`.
 package struct UmountReply: Codable, Equatable, Sendable {
     package var apiVersion = ControlVersion.current
     package var manifestDigest: Digest
-    /// False when another user keeps the gate's mount.
+    /// False when another user keeps the gate's mount, and on a dry run.
     package var released: Bool
 
     package init(manifestDigest: Digest, released: Bool) {

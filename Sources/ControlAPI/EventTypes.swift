@@ -14,6 +14,8 @@ package struct NodeEvent: Codable, Equatable, Sendable {
     package enum Kind: String, Codable, CaseIterable, Sendable {
         case started
         case mounted, mountFailed, unmounted, imageRemoved
+        /// Containers run on the image that somebody wanted unmounted.
+        case unmountRefused
         /// Blobs became complete: reading them costs nothing any more.
         case graduated
         /// A reader got EIO or ENOSPC.

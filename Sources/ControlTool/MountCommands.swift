@@ -65,6 +65,7 @@ struct UmountCommand: AsyncParsableCommand {
               chunkctl umount /mnt/llama
 
             What was fetched stays on the node; the next mount needs no fetch. chunkctl gc removes it.
+            Refused, and nothing unmounted, when this is the image's last directory and containers run on it.
             """)
 
     @Argument(help: "Directory the image is mounted on.", completion: .directory)
@@ -85,6 +86,13 @@ struct UmountCommand: AsyncParsableCommand {
         let mounts = try MountPoints.current()
         let entry = try mounts.image(at: target, gatePaths: known.map(\.mountPath))
         let image = known.first { image in mounts.top(at: image.mountPath)?.device == entry.device }
+        if let image, mounts.isLast(entry, gatePath: image.mountPath) {
+            // Containers may need what is dropped with the last directory: asked before anything has changed. Any other
+            // error is no reason to keep the directory: chunkd then keeps the image.
+            do throws(ControlError) {
+                _ = try await client.umount(UmountRequest(manifestDigest: image.manifestDigest, dryRun: true))
+            } catch { if error.code == .conflict { throw error } }
+        }
         do throws(SystemError) { try Mount.unmount(target) } catch {
             throw error.errno == EBUSY
                 ? ToolError(
@@ -94,17 +102,12 @@ struct UmountCommand: AsyncParsableCommand {
         var output = UmountOutput(directory: target, manifestDigest: image?.manifestDigest, released: false)
         if case .failure(let error) = images {
             Console.note("chunkctl: unmounted, but chunkd could not be told: \(error.message)")
-        } else if let image, Self.isUnused(entry, gatePath: image.mountPath, after: try MountPoints.current()) {
+        } else if let image, try MountPoints.current().isLast(entry, gatePath: image.mountPath) {
             output.released = try await client.umount(UmountRequest(manifestDigest: image.manifestDigest)).released
         }
         try Console.show(output, as: common.output) {
             "unmounted \(target)" + (output.released ? "" : "; the image stays mounted for others")
         }
-    }
-
-    /// Whether only the gate's own mount of the image is left in this namespace. The gate looks again for itself.
-    private static func isUnused(_ entry: MountEntry, gatePath: String, after mounts: MountPoints) -> Bool {
-        mounts.others(of: entry).allSatisfy { $0.mountPoint == gatePath }
     }
 }
 

@@ -19,6 +19,11 @@ package struct MountPoints: Sendable {
         entries.filter { $0.device == entry.device && $0.id != entry.id }
     }
 
+    /// Whether apart from `entry` only the gate's own mount of the image is in this namespace. The gate looks for itself.
+    package func isLast(_ entry: MountEntry, gatePath: String) -> Bool {
+        others(of: entry).allSatisfy { $0.mountPoint == gatePath }
+    }
+
     /// Checks that `directory` (absolute, resolved) can take an image.
     package func checkFree(_ directory: String) throws(ToolError) {
         guard let top = top(at: directory), top.type == "erofs" else { return }

@@ -173,6 +173,8 @@ final class FakeGate: Sendable {
         }
     }
 
+    /// As a reboot does.
+    func unmount(_ image: Digest) { state.update { $0.images[image]?.isMounted = false } }
     func setInUse(_ image: Digest, _ isInUse: Bool) { state.update { $0.images[image]?.isInUse = isInUse } }
 
     // MARK: - The protocol

@@ -18,6 +18,7 @@ import Testing
         metrics.registryRequests["a:5000", "range", "ok"].increment()
         metrics.registryRetries["a:5000", "tls"].increment()
         metrics.mountErrors["image"].increment()
+        metrics.umountErrors["conflict"].increment()
         metrics.catalogueErrors["busy"].increment()
         metrics.cluster.members["alive"].set(3)
         metrics.cluster.changes["dead"].increment()

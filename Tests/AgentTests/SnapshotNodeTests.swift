@@ -30,6 +30,66 @@ struct SnapshotNodeTests {
         ]
     }
 
+    /// Pulls an image as containerd does; the name of its last layer.
+    private func pull(_ image: TestImage, _ agent: AgentRuntime) async throws -> String {
+        let service = try #require(agent.snapshots)
+        let found = try await agent.service.images.manifest(image.manifest, by: image.reference).image
+        let layers = [found.bootstrap] + found.blobs.flatMap { [$0.descriptor, $0.index] }
+        var parent = ""
+        for (number, layer) in layers.enumerated() {
+            let labels = labels(image.reference, image.manifest, layer.digest, number)
+            let error = await #expect(throws: SnapshotError.self) {
+                try await service.prepare("extract-\(number)", parent: parent, labels: labels)
+            }
+            #expect(error?.code == .exists, "\(String(describing: error))")
+            parent = "sha256:chain\(number)"
+        }
+        return parent
+    }
+
+    @Test("an image that containers run on is neither unmounted nor removed, and both are done when they are gone")
+    func unmountUnderContainers() async throws {
+        let workshop = try Workshop()
+        let image = try await image(workshop, "busy")
+        try await workshop.run(workshop.settings { $0.snapshotter.enabled = true }) { agent in
+            let service = try #require(agent.snapshots)
+            let top = try await pull(image, agent)
+            _ = try await service.prepare("k8s.io/7/abc", parent: top, labels: [:])
+            let request = UmountRequest(manifestDigest: image.manifest)
+            for isDryRun in [true, false] {
+                let error = await #expect(throws: ControlError.self) {
+                    try await agent.service.umount(
+                        UmountRequest(manifestDigest: image.manifest, dryRun: isDryRun))
+                }
+                #expect(error?.code == .conflict)
+                #expect(error?.message.contains("\(image.manifest): snapshot k8s.io/7/abc") == true)
+                #expect(error?.hint.contains("stop and remove these containers") == true)
+            }
+            #expect(await agent.service.images.mountPath(image.manifest) != nil)
+            #expect(agent.metrics.umountErrors["conflict"].value == 2)
+            let refusal = agent.metrics.events.events(after: 0).events.last { $0.kind == .unmountRefused }
+            #expect(refusal?.subject == "\(image.manifest)" && refusal?.count == 2)
+
+            // After a reboot the kubelet's containers are in the ledger and the image is mounted nowhere.
+            workshop.gate.unmount(image.manifest)
+            let everything = GarbageRequest(dryRun: false)
+            #expect(try await agent.service.collectGarbage(GarbageRequest(dryRun: true)).removed.isEmpty)
+            #expect(try await agent.service.collectGarbage(everything).removed.isEmpty)
+
+            try await service.remove("k8s.io/7/abc")
+            let dry = try await agent.service.umount(UmountRequest(manifestDigest: image.manifest, dryRun: true))
+            #expect(!dry.released, "nothing is done on a dry run")
+            #expect(try await agent.service.umount(request).released)
+            let removed = try await agent.service.collectGarbage(everything).removed
+            #expect(removed.map(\.manifestDigest) == [image.manifest])
+
+            // containerd still has its layers: the next container has the image mounted again.
+            let mounts = try await service.prepare("k8s.io/8/def", parent: top, labels: [:])
+            let path = try #require(await agent.service.images.mountPath(image.manifest))
+            #expect(mounts.first?.options.last == "lowerdir=\(path)")
+        }
+    }
+
     @Test("a chunkd image is mounted by its first layer, carries containers, and goes with its last snapshot")
     func pullAndRemove() async throws {
         let workshop = try Workshop()
@@ -37,17 +97,7 @@ struct SnapshotNodeTests {
         let settings = workshop.settings { $0.snapshotter.enabled = true }
         try await workshop.run(settings) { agent in
             let service = try #require(agent.snapshots)
-            let found = try await agent.service.images.manifest(image.manifest, by: image.reference).image
-            let layers = [found.bootstrap] + found.blobs.flatMap { [$0.descriptor, $0.index] }
-            var parent = ""
-            for (number, layer) in layers.enumerated() {
-                let labels = labels(image.reference, image.manifest, layer.digest, number)
-                let error = await #expect(throws: SnapshotError.self) {
-                    try await service.prepare("extract-\(number)", parent: parent, labels: labels)
-                }
-                #expect(error?.code == .exists, "\(String(describing: error))")
-                parent = "sha256:chain\(number)"
-            }
+            let parent = try await pull(image, agent)
             let path = try #require(await agent.service.images.mountPath(image.manifest))
             let mounts = try await service.prepare("container", parent: parent, labels: [:])
             #expect(mounts.first?.options.last == "lowerdir=\(path)")

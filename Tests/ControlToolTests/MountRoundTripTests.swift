@@ -97,6 +97,23 @@ struct MountRoundTripTests {
         await agent.end()
     }
 
+    @Test func theLastDirectoryStaysWhileContainersRunOnTheImage() async throws {
+        let gate = try GateMount()
+        let agent = try await ScriptedAgent(mountPath: gate.mount, containers: "k8s.io/7/abc")
+        let other = gate.directory + "/tree"
+        for target in [gate.target, other] {
+            let run = try await ChunkctlRun.run("mount", "r.example/a:1", target, "--socket", agent.socket)
+            #expect(run.status == 0, "\(run.errors)")
+        }
+        // Not the last: nothing of the image goes with it.
+        let first = try await ChunkctlRun.run("umount", other, "--socket", agent.socket)
+        #expect(first.status == 0, "\(first.errors)")
+        let refused = try await ChunkctlRun.run("umount", gate.target, "--socket", agent.socket)
+        #expect(refused.status == 1 && refused.errors.contains("k8s.io/7/abc") && refused.errors.contains("stop them"))
+        #expect(try String(contentsOfFile: gate.target + "/file", encoding: .utf8) == "hello")
+        await agent.end()
+    }
+
     @Test func unmountingWorksWhileChunkdIsAway() async throws {
         let gate = try GateMount()
         let agent = try await ScriptedAgent(mountPath: gate.mount)

@@ -17,14 +17,17 @@ final class ScriptedAgent: ControlService {
     private let mountPath: String
     private let calls = Mutex<[String]>([])
     private let gap: Bool
+    /// What runs on the image, so that it is not to be unmounted.
+    private let containers: String?
 
     var asked: [String] { calls.withLock { $0 } }
 
-    init(mountPath: String = "/nonexistent/mnt", integrityGap: Bool = false) async throws {
+    init(mountPath: String = "/nonexistent/mnt", integrityGap: Bool = false, containers: String? = nil) async throws {
         directory = "/tmp/chunkctl-agent-\(UUID().uuidString.prefix(8))"
         socket = directory + "/control.sock"
         self.mountPath = mountPath
         gap = integrityGap
+        self.containers = containers
         let started = try await ControlServer.start(
             path: socket, group: MultiThreadedEventLoopGroup.singleton, service: self,
             logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
@@ -75,6 +78,10 @@ final class ScriptedAgent: ControlService {
     }
 
     func umount(_ request: UmountRequest) async throws -> UmountReply {
+        if let containers {
+            throw ControlError(.conflict, "containers run on the image: snapshot \(containers)", hint: "stop them")
+        }
+        if request.dryRun == true { return UmountReply(manifestDigest: request.manifestDigest, released: false) }
         note("umount \(request.manifestDigest.short)")
         return UmountReply(manifestDigest: request.manifestDigest, released: true)
     }

@@ -91,6 +91,44 @@ extension EndToEnd.Containers {
             #expect(text == node.image.sums)
         }
 
+        @Test("an image is not unmounted under a container, which reads on after a restart of chunkd")
+        func unmountUnderContainer() async throws {
+            let node = try await Lazy(megabytes: 8)
+            let (cluster, runtime) = (node.cluster, node.runtime)
+            try await runtime.pull(node.image.converted)
+            let container = try await node.start("first")
+            try cluster.mount(1, node.image.converted)
+            let refusal = #expect(throws: FixtureError.self) { try cluster.exec(1, "umount", cluster.path(1, "mnt")) }
+            #expect(refusal?.description.contains("/\(container)") == true, "\(String(describing: refusal))")
+            // Its mount is the gate's own, whoever asks: also without the directory.
+            try Command.run("umount", cluster.path(1, "mnt"))
+            let manifest = try #require(try cluster.images(1).first?.manifestDigest)
+            let answer = try cluster.exec(
+                1, "--", "curl", "-s", "--unix-socket", cluster.path(1, "run/control.sock"), "-d",
+                #"{"manifestDigest":"\#(manifest)"}"#, "http://chunkd/v1/umounts")
+            #expect(answer.contains(#""conflict""#) && answer.contains(container))
+            try cluster.exec(1, "gc")
+            #expect(try cluster.images(1).map(\.mounted) == [true])
+            try cluster.scenario("restart", "1")
+            try await node.read(container)
+
+            // With the container gone nothing keeps it, once containerd has removed its snapshot: in its own time.
+            try await runtime.remove(container: container)
+            try cluster.mount(1, node.image.converted)
+            let isUnmounted = Wait.until(.seconds(20)) {
+                // Refused until then.
+                (try? cluster.exec(1, "umount", cluster.path(1, "mnt"))) != nil
+            }
+            #expect(isUnmounted)
+            #expect(try cluster.images(1).map(\.mounted) == [false])
+            let other = try await node.start("second")
+            try await node.read(other)
+            try await runtime.remove(container: other)
+            try await runtime.removeImage(node.image.converted)
+            try EndToEnd.Containers().expectOnly(node.before, cluster, "chunkd")
+            try await runtime.remove(node.pod)
+        }
+
         /// What is ended and started again while a container runs.
         enum Restart: String, CaseIterable, Sendable {
             case containerd, chunkd, chunkdKilled, both

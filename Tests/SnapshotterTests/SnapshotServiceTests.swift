@@ -214,4 +214,27 @@ struct ImageSnapshotTests {
         }
         #expect(try await rig.pull(image.labels) == "prepared")
     }
+
+    @Test("the ledger names the containers on an image, however many layers lie between, and nobody else's")
+    func containersOnAnImage() async throws {
+        let rig = try Rig()
+        let (image, other) = (rig.addImage(10), rig.addImage(30))
+        let (top, otherTop) = (try await rig.pull(image.labels), try await rig.pull(other.labels))
+        func names(_ limit: Int = 10) async throws -> [String] {
+            let found = try await rig.ledger.containers(on: image.manifest, limit: limit)
+            return found.names + ["\(found.count)"]
+        }
+        #expect(try await names() == ["0"], "an image that is only pulled has no container")
+        _ = try await rig.service.prepare("k8s.io/1/a", parent: top, labels: [:])
+        _ = try await rig.service.prepare("k8s.io/2/b", parent: otherTop, labels: [:])
+        _ = try await rig.service.view("k8s.io/3/c", parent: top, labels: [:])
+        // A layer made on top of the image, and a container of that.
+        _ = try await rig.service.prepare("k8s.io/4/layer", parent: top, labels: [:])
+        try await rig.service.commit("k8s.io/4/layer", as: "layer", parent: top, labels: [:])
+        _ = try await rig.service.prepare("k8s.io/5/d", parent: "layer", labels: [:])
+        #expect(try await names() == ["k8s.io/1/a", "k8s.io/3/c", "k8s.io/5/d", "3"])
+        #expect(try await names(1) == ["k8s.io/1/a", "3"])
+        for name in ["k8s.io/1/a", "k8s.io/3/c", "k8s.io/5/d"] { try await rig.service.remove(name) }
+        #expect(try await names() == ["0"])
+    }
 }

@@ -33,7 +33,7 @@ extension ImageService {
             .sorted { ($0.lastUsed, $0.info.manifest) < ($1.lastUsed, $1.info.manifest) }
         for (_, info) in candidates {
             if let wanted = goal, wanted == 0 { break }
-            guard !isBusy(info.manifest) else { continue }
+            guard !isBusy(info.manifest), await isFree(info.manifest) else { continue }
             var freed = Self.freed(by: info, among: left)
             if !dryRun {
                 do { freed = try await remove(info.manifest) } catch let error as AgentError {
@@ -52,6 +52,16 @@ extension ImageService {
                     freedBytes: freed))
         }
         return removed
+    }
+
+    /// Whether no container's snapshot lies above an image; false when nobody can say. One that is not mounted may have
+    /// containers all the same: between a reboot and the kubelet's start.
+    private func isFree(_ digest: Digest) async -> Bool {
+        do { try await checkContainers(digest) } catch {
+            if (error as? AgentError)?.code != .inUse { noteCatalogueError(error) }
+            return false
+        }
+        return true
     }
 
     /// Bytes to free; nil is all there is.
@@ -79,6 +89,7 @@ extension ImageService {
         try await exclusively(digest) {
             let keys = states[digest]?.keys ?? []
             let alone = alone(keys, but: digest)
+            try await checkContainers(digest)
             let freed = try await parts.gate.removeImage(digest)
             if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
             stopReplay(digest)
@@ -105,9 +116,9 @@ extension ImageService {
 
     /// Unmounts and removes an image that nobody else mounted and that is not pinned. Returns the bytes freed, or nil.
     func removeIfUnused(_ digest: Digest) async throws -> UInt64? {
-        guard try await parts.catalogue.image(digest)?.isPinned != true, try await close(digest) else { return nil }
-        do { return try await remove(digest) } catch let error as AgentError
-            where error.errno == Self.busyErrno
+        guard try await parts.catalogue.image(digest)?.isPinned != true else { return nil }
+        do { return try await close(digest) ? try await remove(digest) : nil } catch let error as AgentError
+            where error.errno == Self.busyErrno || error.code == .inUse
         {
             // A container that still runs has its file system: it goes with the next garbage.
             return nil

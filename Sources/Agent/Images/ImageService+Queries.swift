@@ -7,9 +7,9 @@ import OCISpec
 extension ImageService {
     func isMounted(_ digest: Digest) -> Bool { mountPath(digest) != nil }
 
-    /// Where an image is mounted; nil when it is not.
+    /// Where an image is mounted; nil when it is not, or is being unmounted.
     func mountPath(_ digest: Digest) -> String? {
-        guard let info = states[digest]?.info, info.mounted else { return nil }
+        guard !closing.contains(digest), let info = states[digest]?.info, info.mounted else { return nil }
         return info.path
     }
 

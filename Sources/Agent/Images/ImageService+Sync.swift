@@ -197,9 +197,14 @@ extension ImageService {
 
     // MARK: - Unmounting
 
-    /// False when somebody else uses the mount.
+    /// False when somebody else uses the mount; `inUse` when containers do, of whose mounts the gate sees nothing.
     func close(_ digest: Digest) async throws -> Bool {
         try await exclusively(digest) {
+            // A snapshot is in the ledger before its mount is looked up: it is either seen by the check, or finds the
+            // image closing and has it mounted again.
+            closing.insert(digest)
+            defer { closing.remove(digest) }
+            try await checkContainers(digest)
             do throws(AgentError) { try await parts.gate.closeImage(digest) } catch  where error.errno == Self.busyErrno
             {
                 return false
@@ -210,6 +215,21 @@ extension ImageService {
             states[digest]?.info.mounted = false
             return true
         }
+    }
+
+    /// Container snapshots that are named when one of them keeps an image.
+    static let namedContainers = 8
+
+    /// Throws `inUse` when containers' snapshots lie above an image. An overlay holds the file system of its lower
+    /// directories but not their mounts, so the gate would unmount it; with the mount the image would seem unused after
+    /// a restart, and its containers' reads would fail.
+    func checkContainers(_ digest: Digest) async throws {
+        guard let ledger = parts.ledger else { return }
+        let (names, count) = try await ledger.containers(on: digest, limit: Self.namedContainers)
+        guard count > 0 else { return }
+        let list = names.joined(separator: ", ") + (count > names.count ? " and \(count - names.count) more" : "")
+        throw AgentError(
+            .inUse, "containers run on image \(digest): \(count == 1 ? "snapshot" : "snapshots") \(list)")
     }
 
     static let busyErrno: Int32 = 16  // EBUSY

@@ -31,6 +31,8 @@ actor ImageService {
         /// Nil without peers.
         var cluster: ClusterNode?
         var sharing = SharingPolicy()
+        /// Nil unless containerd is served.
+        var ledger: SnapshotLedger?
     }
 
     /// An image as the gate had it last.
@@ -52,6 +54,8 @@ actor ImageService {
     /// Images something is done with; everything else about them waits.
     private var busy: Set<Digest> = []
     private var waiters: [Digest: [CheckedContinuation<Void, Never>]] = [:]
+    /// Images whose mount is about to go: nobody is given its path any more.
+    var closing: Set<Digest> = []
     /// Connection the states belong to; 0 before the first.
     var connection: UInt64 = 0
     var isSynced = false

@@ -90,10 +90,25 @@ package final class AgentService: ControlService {
     }
 
     package func umount(_ request: UmountRequest) async throws -> UmountReply {
-        try await answering {
-            let released = try await images.close(request.manifestDigest)
-            if released { metrics.events.note(.unmounted, "\(request.manifestDigest)") }
-            return UmountReply(manifestDigest: request.manifestDigest, released: released)
+        do {
+            return try await answering {
+                var reply = UmountReply(manifestDigest: request.manifestDigest, released: false)
+                if request.dryRun == true {
+                    try await images.checkContainers(request.manifestDigest)
+                } else {
+                    reply.released = try await images.close(request.manifestDigest)
+                    if reply.released { metrics.events.note(.unmounted, "\(request.manifestDigest)") }
+                }
+                return reply
+            }
+        } catch let error as ControlError {
+            metrics.umountErrors[error.code.rawValue].increment()
+            if error.code == .conflict {
+                metrics.events.note(.unmountRefused, "\(request.manifestDigest)", error.message)
+            }
+            logger.warning(
+                "umount refused", metadata: ["manifest": "\(request.manifestDigest)", "error": "\(error)"])
+            throw error
         }
     }
 
