@@ -29,6 +29,7 @@ package final class AgentMetrics: Sendable {
     let gate: [GateProtocol.Counter: Counter]
     let gateGauges: [GateProtocol.Counter: Gauge]
     let evictedBytes: Counter
+    let spansDropped: Counter
     let catalogueErrors: MetricFamily<Counter>
     let cluster: ClusterMetrics
     let snapshots: SnapshotMetrics
@@ -79,6 +80,8 @@ package final class AgentMetrics: Sendable {
             "chunkd_pending_chunks", "Chunks wanted and not settled.",
             labels: [MetricLabel("rank", values: ["demand", "speculative"])])
         evictedBytes = registry.counter("chunkd_evicted_bytes_total", "Bytes freed by removing unmounted images.")
+        spansDropped = registry.counter(
+            "chunkd_spans_dropped_total", "Spans over the limit of their trace that were not kept.")
         catalogueErrors = registry.counters(
             "chunkd_catalogue_errors_total", "Catalogue operations that failed.", labels: [reasons])
         cluster = ClusterMetrics(registry)

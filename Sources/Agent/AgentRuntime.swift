@@ -79,6 +79,7 @@ package final class AgentRuntime: Service {
         let (stream, continuation) = AsyncStream.makeStream(of: GateClient.Notice.self)
         notices = stream
         let pipeline = self.pipeline
+        let spans = SpanRecorder()
         gate = try GateClient(path: settings.gateSocket, arena: arena, logger: logger) { notice in
             switch notice {
             case .up(let connection, _, _): pipeline.post(.gateUp(connection))
@@ -94,7 +95,7 @@ package final class AgentRuntime: Service {
             ? try ClusterNode(
                 ClusterNode.Parts(
                     settings: settings.cluster, pipeline: pipeline, gate: gate, metrics: metrics, logger: logger,
-                    disk: disk, hasMirror: settings.mirror.enabled),
+                    disk: disk, hasMirror: settings.mirror.enabled, spans: spans),
                 advertise: try Self.advertised(settings.cluster)) : nil
         let sharing = SharingPolicy(
             publicImages: settings.cluster.publicImages, keyedImages: settings.cluster.keyedImages,
@@ -120,14 +121,14 @@ package final class AgentRuntime: Service {
             doctorParts: DoctorParts(
                 catalogue: catalogue, registry: registry, disk: disk, stateDirectory: settings.stateDirectory,
                 gateSocket: settings.gateSocket, configuredHosts: settings.registries.map(\.host)),
-            quota: settings.quota.highWaterBytes, cluster: cluster)
+            quota: settings.quota.highWaterBytes, spans: spans, cluster: cluster)
         snapshots = ledger.map { [images, gate] ledger in
             SnapshotService(
                 ledger: ledger,
                 host: SnapshotNode(gate: gate, images: images, stateDirectory: settings.stateDirectory, logger: logger),
                 logger: logger, now: { Int64(ImageService.unixTime() * 1e9) }, observe: metrics.observe(snapshots:))
         }
-        try startPipeline(arena, catalogue, limits)
+        try startPipeline(arena, catalogue, limits, spans)
         service.startLimits(settings)
         metrics.events.note(.started, "chunkd", "version \(chunkdVersion)")
     }
@@ -145,7 +146,9 @@ package final class AgentRuntime: Service {
         return ledger
     }
 
-    private func startPipeline(_ arena: Arena, _ catalogue: Catalogue, _ limits: FetchLimits) throws {
+    private func startPipeline(
+        _ arena: Arena, _ catalogue: Catalogue, _ limits: FetchLimits, _ spans: SpanRecorder
+    ) throws {
         let images = self.images
         var readAhead: ReadAheadDetector.Limits? = ReadAheadDetector.Limits()
         readAhead?.maxWindowBytes = Int(clamping: settings.readAheadWindowMaxBytes)
@@ -156,7 +159,7 @@ package final class AgentRuntime: Service {
                 slots: Slots(SlotPool.Limits()),
                 decoders: decoders, limits: limits, readAhead: readAhead,
                 hydrationRate: settings.hydrate.rateBytesPerSecond, makeRoom: { await images.makeRoom() },
-                peers: cluster))
+                peers: cluster, spans: spans))
     }
 
     /// Where peers reach this node: as configured, else the listening address, else the one a packet to the outside would

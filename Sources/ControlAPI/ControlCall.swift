@@ -12,6 +12,7 @@ package enum ControlCall: Equatable, Sendable {
     case peers
     case faults
     case events(EventsRequest)
+    case spans(SpansRequest)
     case explain(ExplainRequest)
     case drain(DrainRequest)
     case recordTrace(TraceRequest)
@@ -38,6 +39,8 @@ package enum ControlCall: Equatable, Sendable {
         case ("GET", "/v1/faults"): self = .faults
         case ("GET", "/v1/events"): self = .events(EventsRequest())
         case ("POST", "/v1/events"): self = .events(try Self.decode(body, \.apiVersion))
+        case ("GET", "/v1/spans"): self = .spans(SpansRequest())
+        case ("POST", "/v1/spans"): self = .spans(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/explain"): self = .explain(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/drain"): self = .drain(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/traces"): self = .recordTrace(try Self.decode(body, \.apiVersion))
@@ -77,6 +80,7 @@ package enum ControlCall: Equatable, Sendable {
         case .peers: "peers"
         case .faults: "faults"
         case .events: "events"
+        case .spans: "spans"
         case .explain: "explain"
         case .drain: "drain"
         case .recordTrace: "trace"
@@ -115,6 +119,7 @@ package enum ControlCall: Equatable, Sendable {
             case .peers: return try ControlJSON.encode(try await service.peers())
             case .faults: return try ControlJSON.encode(try await service.faults())
             case .events(let request): return try ControlJSON.encode(try await service.events(request))
+            case .spans(let request): return try ControlJSON.encode(try await service.spans(request))
             case .explain(let request): return try ControlJSON.encode(try await service.explain(request))
             case .drain(let request):
                 return try ControlJSON.encode(StreamLine(result: try await service.drain(request, progress: progress)))

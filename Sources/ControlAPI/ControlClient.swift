@@ -32,6 +32,9 @@ package final class ControlClient: Sendable {
     package func events(_ request: EventsRequest) async throws(ControlError) -> EventsReply {
         try await call(.post, "/v1/events", body: try ControlJSON.encode(request))
     }
+    package func spans(_ request: SpansRequest) async throws(ControlError) -> SpansReply {
+        try await call(.post, "/v1/spans", body: try ControlJSON.encode(request))
+    }
     package func doctor() async throws(ControlError) -> DoctorReply { try await call(.get, "/v1/doctor") }
     package func version() async throws(ControlError) -> VersionReply { try await call(.get, "/v1/version") }
 

@@ -25,6 +25,8 @@ package protocol ControlService: Sendable {
     func faults() async throws -> FaultsReply
     /// What happened lately.
     func events(_ request: EventsRequest) async throws -> EventsReply
+    /// What was done for chunks that somebody waited for: docs/formats/spans.md.
+    func spans(_ request: SpansRequest) async throws -> SpansReply
     /// Where chunks of an image, of a blob, or one chunk, would come from, and why.
     func explain(_ request: ExplainRequest) async throws -> ExplainReply
     /// Leaves the cluster: serves peers no more, fetches what mounted images lack, says goodbye. `progress` as for

@@ -21,24 +21,32 @@ struct Chunkctl: AsyncParsableCommand {
         version: "chunkctl \(chunkdVersion)",
         subcommands: [
             ImageCommand.self, MountCommand.self, UmountCommand.self, ImagesCommand.self, StatCommand.self,
-            PeersCommand.self, FaultsCommand.self, EventsCommand.self, TopCommand.self, ExplainCommand.self,
-            DrainCommand.self, LimitsCommand.self, PKICommand.self,
-            PrefetchCommand.self, VerifyCommand.self, GarbageCommand.self, TraceCommand.self, MirrorCommand.self,
-            DoctorCommand.self, VersionCommand.self,
-            GateOptionsCommand.self, CompletionsCommand.self,
+            PeersCommand.self, FaultsCommand.self, EventsCommand.self, SpansCommand.self, TopCommand.self,
+            ExplainCommand.self, DrainCommand.self, LimitsCommand.self, PKICommand.self, PrefetchCommand.self,
+            VerifyCommand.self, GarbageCommand.self, TraceCommand.self, MirrorCommand.self, DoctorCommand.self,
+            VersionCommand.self, GateOptionsCommand.self, CompletionsCommand.self,
         ])
 }
 
 /// Options every command has.
 struct CommonOptions: ParsableArguments {
+    @OptionGroup var connection: ConnectionOptions
+
+    @Option(name: [.customShort("o"), .long], help: "How the result is printed: table or json.")
+    var output = OutputFormat.table
+
+    /// The configuration, as chunkd reads it.
+    func settings() throws -> AgentSettings { try connection.settings() }
+    func client() throws -> ControlClient { try connection.client() }
+}
+
+/// Where chunkd is.
+struct ConnectionOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Configuration file (default: \(SettingsTable.defaultFile)).", valueName: "path"))
     var config: String?
 
     @Option(help: ArgumentHelp("Control socket of chunkd (default: from the configuration).", valueName: "path"))
     var socket: String?
-
-    @Option(name: [.customShort("o"), .long], help: "How the result is printed: table or json.")
-    var output = OutputFormat.table
 
     /// The configuration, as chunkd reads it.
     func settings() throws -> AgentSettings {

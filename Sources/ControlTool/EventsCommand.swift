@@ -60,15 +60,18 @@ enum EventsText {
             + (event.detail.isEmpty ? "" : ": \(event.detail)")
     }
 
-    private static func time(_ event: NodeEvent) -> String { time(unixSeconds: event.unixSeconds) }
+    private static func time(_ event: NodeEvent) -> String { UTCTime.text(unixSeconds: event.unixSeconds) }
+}
 
-    /// RFC 3339, in UTC, whole seconds: nodes are compared.
-    static func time(unixSeconds: Double) -> String {
+/// Times of day for people.
+enum UTCTime {
+    /// RFC 3339, in UTC: nodes are compared. `fraction`, with its point, stands behind the whole seconds.
+    static func text(unixSeconds: Double, fraction: String = "") -> String {
         var seconds = time_t(max(0, min(unixSeconds, 253_402_300_799)))
         var parts = tm()
         gmtime_r(&seconds, &parts)
         func two(_ value: Int32) -> String { value < 10 ? "0\(value)" : "\(value)" }
         return "\(parts.tm_year + 1900)-\(two(parts.tm_mon + 1))-\(two(parts.tm_mday))T"
-            + "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))Z"
+            + "\(two(parts.tm_hour)):\(two(parts.tm_min)):\(two(parts.tm_sec))\(fraction)Z"
     }
 }

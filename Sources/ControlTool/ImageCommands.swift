@@ -161,7 +161,7 @@ extension CommonOptions {
     func registryClient() throws -> RegistryClient {
         var settings = try settings()
         if settings.dockerConfig.isEmpty {
-            let environment = Self.environment()
+            let environment = ConnectionOptions.environment()
             let directory = environment["DOCKER_CONFIG"] ?? environment["HOME"].map { $0 + "/.docker" }
             if let path = directory.map({ $0 + "/config.json" }), access(path, R_OK) == 0 {
                 settings.dockerConfig = path

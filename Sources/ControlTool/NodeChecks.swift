@@ -15,7 +15,7 @@ package enum NodeChecks {
         checks.append(stateDirectory(settings.stateDirectory))
         checks.append(openFiles(hardLimit: hardLimitOfOpenFiles()))
         checks.append(groups(limit: number("/proc/sys/fs/fanotify/max_user_groups"), shards: settings.gate.shards))
-        checks.append(tools(path: CommonOptions.environment()["PATH"] ?? ""))
+        checks.append(tools(path: ConnectionOptions.environment()["PATH"] ?? ""))
         checks.append(gateSocket(settings.gateSocket))
         return checks
     }

@@ -180,7 +180,7 @@ struct TraceAttachCommand: AsyncParsableCommand {
         try trace.check(image: trace.image, blobs: try image.image.traceBlobs())
         let attached = try await client.attach(
             trace.encoded(), artifactType: AccessTrace.mediaType,
-            annotations: [RegistryClient.createdAnnotation: EventsText.time(unixSeconds: Double(time(nil)))],
+            annotations: [RegistryClient.createdAnnotation: UTCTime.text(unixSeconds: Double(time(nil)))],
             to: image.descriptor, in: target)
         let output = TraceAttachOutput(
             reference: reference, manifestDigest: trace.image, artifactDigest: attached.manifest.digest,

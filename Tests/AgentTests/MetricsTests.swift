@@ -26,6 +26,7 @@ import Testing
         metrics.cluster.gossipBytes["in"].increment(by: 1)
         metrics.cluster.gossipErrors["timeout"].increment()
         metrics.cluster.served["chunks", "sent"].increment()
+        metrics.cluster.ignoredTraces.increment()
         metrics.cluster.quarantined["wrong_bytes"].increment()
         metrics.traces.errors["deadline"].increment()
         metrics.missSeconds.observe(.seconds(100))

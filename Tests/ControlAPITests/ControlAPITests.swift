@@ -94,6 +94,7 @@ private func post(_ path: String, _ body: String, more: String = "") -> [UInt8] 
         #expect(try await client.collectGarbage(GarbageRequest(dryRun: true)).dryRun)
         #expect(try await client.explain(ExplainRequest(subject: "r.example/a:1")) == FakeService.explained)
         #expect(try await client.faults() == FakeService.faults)
+        #expect(try await client.spans(SpansRequest(trace: FakeService.trace)) == FakeService.spans)
         #expect(try await client.events(EventsRequest(after: 6)).events == [FakeService.event])
         #expect(try await client.events(EventsRequest()).missed == 2)
         var change = LimitsRequest()

@@ -154,6 +154,11 @@ final class FakeService: ControlService {
             peers: [PeerSummary(name: "b", state: "alive", zone: "z", address: "10.0.0.2:4710", version: "1")])
     }
 
+    func spans(_ request: SpansRequest) async throws -> SpansReply {
+        if let trace = request.trace, trace != Self.trace { return SpansReply(node: "a", version: "1.2.3", traces: []) }
+        return Self.spans
+    }
+
     func explain(_ request: ExplainRequest) async throws -> ExplainReply {
         if request.subject == "missing" { throw ControlError(.notFound, "missing is nothing on this node") }
         return Self.explained
@@ -195,4 +200,19 @@ final class FakeService: ControlService {
 
 struct CocoaLikeError: Error, CustomStringConvertible {
     var description: String { "something odd" }
+}
+
+extension FakeService {
+    static let trace = TraceID(hex: String(repeating: "ab", count: 16))
+
+    /// Every kind of value there is.
+    static let spans: SpansReply = {
+        guard let trace, let id = SpanID(hex: String(repeating: "1", count: 16)) else { fatalError("digits are an id") }
+        let span = SpanRecord(
+            spanId: id, parentSpanId: id, name: .ask, startUnixNanoseconds: 1_763_760_000_123_456_789,
+            endUnixNanoseconds: .max, isError: true, result: "timeout", carrier: TraceContext(trace: trace, span: id),
+            attributes: ["flag": .flag(true), "number": .number(-7), "text": .text("true")])
+        return SpansReply(
+            node: "a", version: "1", traces: [TraceRecord(traceId: trace, spans: [span], dropped: 2)], isCut: true)
+    }()
 }

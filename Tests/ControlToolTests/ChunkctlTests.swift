@@ -5,8 +5,8 @@ import Testing
 @Suite struct ChunkctlUsageTests {
     static let commands = [
         "image", "image build", "image inspect", "mount", "umount", "images", "stat", "peers", "faults", "events",
-        "top", "explain", "drain", "limits", "pki", "prefetch", "verify", "gc", "doctor", "version", "gate-options",
-        "completions",
+        "spans", "top", "explain", "drain", "limits", "pki", "prefetch", "verify", "gc", "doctor",
+        "version", "gate-options", "completions",
     ]
 
     @Test(arguments: commands)

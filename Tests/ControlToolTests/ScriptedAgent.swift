@@ -171,6 +171,11 @@ final class ScriptedAgent: ControlService {
         return EventsReply(events: all.filter { $0.number > after && $0.number <= upTo }, last: upTo)
     }
 
+    func spans(_ request: SpansRequest) async throws -> SpansReply {
+        if let trace = request.trace, trace != Self.trace { return SpansReply(node: "a", version: "1.2.3", traces: []) }
+        return Self.spans
+    }
+
     func explain(_ request: ExplainRequest) async throws -> ExplainReply {
         if request.subject == "missing" { throw ControlError(.notFound, "missing is nothing on this node") }
         return Self.explained
@@ -218,4 +223,43 @@ final class ScriptedAgent: ControlService {
     func version() async throws -> VersionReply {
         VersionReply(version: "0.1.0", gateProtocol: 1, gateConnected: true)
     }
+}
+
+/// A miss of node a, for whom node b was asked and did not have the chunk.
+extension ScriptedAgent {
+    static let trace = TraceID(hex: String(repeating: "ab", count: 16)) ?? never(TraceID.self)
+
+    private static func never<Value>(_: Value.Type) -> Value { fatalError("hexadecimal digits are an id") }
+    private static func id(_ digit: String) -> SpanID {
+        SpanID(hex: String(repeating: digit, count: 16)) ?? never(SpanID.self)
+    }
+
+    static let spans: SpansReply = {
+        let start: Int64 = 1_763_760_000_123_000_000
+        func at(_ milliseconds: Int64) -> Int64 { start + milliseconds * 1_000_000 }
+        return SpansReply(
+            node: "a", version: "1.2.3",
+            traces: [
+                TraceRecord(
+                    traceId: trace,
+                    spans: [
+                        SpanRecord(
+                            spanId: id("2"), parentSpanId: id("1"), name: .ask, startUnixNanoseconds: at(1),
+                            endUnixNanoseconds: at(3), isError: false, result: "absent",
+                            attributes: ["chunkd.source": .text("peer/b"), "chunkd.chunks": .number(1)]),
+                        SpanRecord(
+                            spanId: id("3"), parentSpanId: id("1"), name: .ask, startUnixNanoseconds: at(4),
+                            endUnixNanoseconds: at(1604), isError: true, result: "timeout",
+                            carrier: TraceContext(trace: trace, span: id("2")),
+                            attributes: [
+                                "chunkd.source": .text("registry/r.example"), "chunkd.chunks": .number(4),
+                                "chunkd.hedge": .flag(true),
+                            ]),
+                        SpanRecord(
+                            spanId: id("1"), parentSpanId: nil, name: .miss, startUnixNanoseconds: at(0),
+                            endUnixNanoseconds: at(2000), isError: true, result: "deadline",
+                            attributes: ["chunkd.chunk": .number(7), "chunkd.image.repository": .text("r.example/a")]),
+                    ], dropped: 2)
+            ])
+    }()
 }

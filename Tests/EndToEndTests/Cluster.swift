@@ -74,6 +74,7 @@ final class Cluster {
     func explain(_ node: Int, _ subject: String) throws -> ExplainReply {
         try decoded(try exec(node, "explain", subject, "-o", "json"))
     }
+    func spans(_ node: Int) throws -> SpansReply { try decoded(try exec(node, "spans", "-o", "json")) }
     func drain(_ node: Int) throws -> DrainReply { try decoded(try exec(node, "drain", "-o", "json")) }
     func verify(_ node: Int, _ image: String) throws -> VerifyReply {
         // Status 1 is its way to say that chunks are bad.

@@ -79,6 +79,54 @@ extension EndToEnd {
             #expect(isBack, "node 1 does not come back")
         }
 
+        @Test("a miss is one trace over the nodes it went through, with what each of them did")
+        func traces() throws {
+            // Without reading ahead, so that every chunk is one that a reader waits for. Fifteen segments: that node 2 is the
+            // top of all of them is one case in 32,768 files, and no two runs have the same.
+            let cluster = try Cluster(nodes: 2, settings: ["readAhead: {windowMax: 0}"])
+            let image = try cluster.build(megabytes: 120)
+            // Node 1 is there and reads nothing: it fetches what the rendezvous leaves to it when node 2 asks.
+            try cluster.mount(1, image)
+            let reader = try cluster.mountAndRead(2, image)
+            #expect(reader.wait(atMost: .seconds(90)) == 0, "\(reader.log)")
+            let (above, below) = (try cluster.spans(1), try cluster.spans(2))
+            #expect(above.node == "node-1" && below.node == "node-2")
+            #expect(!above.traces.flatMap(\.spans).contains { $0.name == .miss }, "nobody read on node 1")
+
+            let asked = Dictionary(grouping: below.traces, by: \.traceId)
+            var relayed = 0
+            var served = 0
+            for trace in above.traces {
+                let asks = (asked[trace.traceId] ?? []).flatMap(\.spans).filter { $0.name == .ask }
+                for span in trace.spans where span.name == .serve {
+                    #expect(span.attributes["chunkd.peer"] == .text("node-2"))
+                    // The asking span may be of a trace that node 2 had to let go.
+                    guard let ask = asks.first(where: { $0.spanId == span.parentSpanId }) else { continue }
+                    #expect(ask.attributes["chunkd.source"] == .text("peer/node-1"))
+                    served += 1
+                    let relays = trace.spans.filter { $0.name == .relay && $0.parentSpanId == span.spanId }
+                    let sources = trace.spans.filter { part in
+                        part.name == .ask && relays.contains { $0.spanId == part.parentSpanId }
+                            && part.attributes["chunkd.source"] == .text("registry/10.77.0.2:5000")
+                    }
+                    if !sources.isEmpty { relayed += 1 }
+                }
+            }
+            #expect(served > 0, "no request of node 2 is seen by node 1")
+            #expect(relayed > 0, "node 1 fetched nothing for node 2 within its traces")
+            for node in [1, 2] { #expect(try cluster.metric(node, "chunkd_trace_contexts_ignored_total") == 0) }
+
+            // As the manual says that the documents of several nodes are merged.
+            let id = try #require(above.traces.last { asked[$0.traceId] != nil }).traceId
+            let files = try (1...2).map { node in
+                let file = cluster.scratch.appending("node-\(node).json")
+                try cluster.exec(node, "spans", "--trace", "\(id)", "-o", "otlp", "--file", file)
+                return file
+            }
+            let merged = try Command("jq", ["-s", "{resourceSpans: map(.resourceSpans[])}"] + files).require()
+            #expect(merged.contains("node-1") && merged.contains("node-2"))
+        }
+
         @Test("a cluster left behind by a process that was killed is taken down by the next `up`")
         func leftBehind() throws {
             let owner = try ProcessFixture(["sleep", "600"], logFile: "/dev/null")

@@ -162,4 +162,24 @@ private func reason(_ target: String, _ method: String = "GET", _ fields: [Strin
         }
         #expect(PeerResidency(headerValue: "8:") != nil)
     }
+
+    @Test func aTraceIsPartOfARequestAndAMalformedOneIsAsGoodAsNone() async throws {
+        let target = "/v1/chunks/\(hex)?blob=\(other)&at=5"
+        let text = "00-\(hex.prefix(32))-\(hex.prefix(16))-01"
+        let context = try #require(TraceContext(traceparent: text))
+        guard case .chunks(let request) = try parse(target, "GET", ["traceparent": text]) else {
+            Issue.record("not a request for chunks")
+            return
+        }
+        #expect(request.trace == context)
+        #expect(PeerCall.chunks(request).headers.contains { $0.name == "traceparent" && $0.value == text })
+        let long = String(repeating: "0", count: 9000)
+        for wrong in ["", "00", text.uppercased(), "ff" + text.dropFirst(2), text + "-", long] {
+            guard case .chunks(let request) = try parse(target, "GET", ["traceparent": wrong]) else {
+                Issue.record("\(wrong.prefix(60)) is refused")
+                continue
+            }
+            #expect(request.trace == nil, "\(wrong.prefix(60))")
+        }
+    }
 }

@@ -328,4 +328,35 @@ import Testing
         #expect(missing.text.contains("Chunkd-Reason: unknown_path"))
         await node.server.stop()
     }
+
+    @Test func anAnswerHasASpanOfItsOwnInTheAskersTraceAndAMalformedTraceChangesNothing() async throws {
+        let shop = try Shop()
+        let node = try await Node(try await pki.store("b"), shop: shop)
+        let store = try await pki.store("a")
+        let client = PeerClient(store: store)
+        var random = SplitMix64(seed: 3)
+        let asker = TraceContext(trace: TraceID(using: &random), span: SpanID(using: &random))
+        var request = shop.request(1)
+        request.trace = asker
+        #expect(try await fetch(client, request, node).1 == shop.bytes(1))
+        #expect(await Wait.eventually(.seconds(5)) { node.all.count == 1 })
+        let served = try #require(node.all.first)
+        let own = try #require(served.request?.trace)
+        #expect(served.parent == asker.span && own.trace == asker.trace && own.span != asker.span)
+        #expect(shop.asked.map(\.trace) == [own], "what the supplier does for it is a part of the answer")
+        #expect(!served.isTraceIgnored)
+
+        request.trace = nil
+        var http = PeerHTTP.Call(.get, PeerCall.chunks(request).target)
+        http.headers = [(name: "traceparent", value: "00-0-0-01")]
+        let peers = PeerHTTP(store: store)
+        let result = try await peers.perform(
+            http, to: node.endpoint, try peers.begin(), sink: .collecting(limit: Shop.chunkSize))
+        #expect(result.head.status == 200 && result.body == shop.bytes(1))
+        #expect(await Wait.eventually(.seconds(5)) { node.all.count == 2 })
+        #expect(node.all.last?.isTraceIgnored == true && node.all.last?.parent == nil)
+        await peers.shutDown()
+        await client.shutDown()
+        await node.server.stop()
+    }
 }

@@ -12,6 +12,7 @@ struct ClusterMetrics: Sendable {
     let gossipErrors: MetricFamily<Counter>
     let served: MetricFamily<Counter>
     let servedBytes: Counter
+    let ignoredTraces: Counter
     let complaints: Counter
     let quarantined: MetricFamily<Counter>
     let imageParts: MetricFamily<Counter>
@@ -44,6 +45,8 @@ struct ClusterMetrics: Sendable {
                 MetricLabel("outcome", values: PeerServed.Outcome.allCases.map(\.rawValue)),
             ])
         servedBytes = registry.counter("chunkd_peer_sent_bytes_total", "Chunk bytes given to peers.")
+        ignoredTraces = registry.counter(
+            "chunkd_trace_contexts_ignored_total", "Requests of peers that named a trace in a malformed way.")
         complaints = registry.counter("chunkd_peer_complaints_total", "Peers that said we sent wrong bytes.")
         quarantined = registry.counters(
             "chunkd_peer_quarantines_total", "Peers that are asked no more for a while.",

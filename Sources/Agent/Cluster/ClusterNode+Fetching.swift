@@ -35,18 +35,19 @@ extension ClusterNode: PeerFetcher {
     }
 
     func fetch(
-        _ plan: RangePlan, of blob: BlobKey, layout: BlobLayout, handle: PeerHTTP.Handle,
+        _ plan: RangePlan, of blob: BlobKey, layout: BlobLayout, trace: TraceContext?, handle: PeerHTTP.Handle,
         sink: @escaping @Sendable (UnsafeRawBufferPointer) -> SinkDecision
-    ) async -> FetchFailure? {
-        guard case .peer(let name, let isFetch) = plan.source, let asking = asking(plan, name, isFetch, blob, layout)
-        else { return .permanent }
+    ) async -> RangeEnd {
+        guard case .peer(let name, let isFetch) = plan.source,
+            let asking = asking(plan, name, isFetch, blob, layout, trace)
+        else { return .unknown }
         let begun = now
         let patience = state.withLock {
             $0.selector.noteStarted(name, bytes: asking.bytes, wait: plan.wait, now: begun)
         }
         let first = Mutex<Duration?>(nil)
         let outcome: PeerSelector.Outcome
-        var failure: FetchFailure?
+        var end: RangeEnd
         do throws(PeerError) {
             let result = try await client.fetch(
                 asking.request, from: asking.endpoint, limit: UInt64(asking.bytes), firstByte: patience,
@@ -55,23 +56,25 @@ extension ClusterNode: PeerFetcher {
                     first.withLock { if $0 == nil { $0 = now } }
                     return sink(piece)
                 })
-            (outcome, failure) = learn(result, asking, begun: begun, first: first.withLock { $0 })
+            (outcome, end) = learn(result, asking, begun: begun, first: first.withLock { $0 })
         } catch {
             parts.metrics.noteFetchError("peer", error.reason)
             let hasBegun = first.withLock { $0 != nil }
             outcome = Self.outcome(of: error, silence: hasBegun ? .zero : now - begun)
-            failure = .transient(retryAfter: nil)
+            end = RangeEnd(
+                failure: .transient(retryAfter: nil), word: error.reason, isError: error.code != .cancelled)
         }
         let time = now
         state.withLock {
             $0.selector.noteEnded(
                 name, bytes: asking.bytes, of: asking.blob, segment: asking.segment, fetch: isFetch, outcome, now: time)
         }
-        return failure
+        return end
     }
 
     private func asking(
-        _ plan: RangePlan, _ name: NodeName, _ isFetch: Bool, _ blob: BlobKey, _ layout: BlobLayout
+        _ plan: RangePlan, _ name: NodeName, _ isFetch: Bool, _ blob: BlobKey, _ layout: BlobLayout,
+        _ trace: TraceContext?
     ) -> Asking? {
         state.withLock { state in
             guard let swarm = state.swarms[blob], let id = swarm.chunkID(plan.chunks.lowerBound),
@@ -86,7 +89,8 @@ extension ClusterNode: PeerFetcher {
             return Asking(
                 request: ChunkRequest(
                     chunk: id, blob: swarm.id, at: plan.chunks.lowerBound,
-                    count: min(plan.chunks.count, PeerProtocol.maxCount), rank: rank, wait: plan.wait, fetch: isFetch),
+                    count: min(plan.chunks.count, PeerProtocol.maxCount), rank: rank, wait: plan.wait, fetch: isFetch,
+                    trace: trace),
                 endpoint: PeerEndpoint(name: name, address: address), blob: swarm.id,
                 segment: layout.segment(of: plan.chunks.lowerBound),
                 bytes: plan.chunks.reduce(0) { $0 + layout.index[$1].size })
@@ -95,7 +99,7 @@ extension ClusterNode: PeerFetcher {
 
     private func learn(
         _ result: ChunkFetchResult, _ asking: Asking, begun: Duration, first: Duration?
-    ) -> (PeerSelector.Outcome, FetchFailure?) {
+    ) -> (PeerSelector.Outcome, RangeEnd) {
         let time = now
         let name = asking.endpoint.name
         func note(_ residency: PeerResidency?) {
@@ -112,15 +116,18 @@ extension ClusterNode: PeerFetcher {
                     state.index.learn(name, asking.blob, chunk: asking.request.at, isResident: true, now: time)
                 }
             }
-            return (.served(bytes: Int(bytes), firstByte: (first ?? time) - begun, elapsed: time - begun), nil)
+            return (.served(bytes: Int(bytes), firstByte: (first ?? time) - begun, elapsed: time - begun), RangeEnd())
         case .absent(let residency):
             note(residency)
-            return (.absent, .transient(retryAfter: nil))
+            return (.absent, RangeEnd(failure: .transient(retryAfter: nil), word: "absent"))
         case .busy(let retryAfter, let holders):
-            return (.busy(retryAfter: retryAfter, holders: holders), .transient(retryAfter: nil))
+            return (
+                .busy(retryAfter: retryAfter, holders: holders),
+                RangeEnd(failure: .transient(retryAfter: nil), word: "busy")
+            )
         case .refused(let reason):
             parts.metrics.noteFetchError("peer", "refused_" + reason)
-            return (.refused, .permanent)
+            return (.refused, RangeEnd(failure: .permanent, word: "refused_" + reason, isError: true))
         }
     }
 

@@ -15,6 +15,7 @@ extension ClusterNode: ChunkSupplier, ComplaintHandler {
     func chunks(_ request: ChunkRequest, for peer: NodeName) async -> ChunkAnswer {
         let deadline = now + min(request.wait, PeerProtocol.maxWait)
         var hasAsked = false
+        var isFollowed = false
         while true {
             let time = now
             let look = state.withLock {
@@ -25,9 +26,11 @@ extension ClusterNode: ChunkSupplier, ComplaintHandler {
             case .serve(let ticket, let bytes, let residency):
                 return .found([bytes], residency: residency) { [weak self] in self?.endUpload(ticket, isSent: $0) }
             case .get(let key, let chunks):
-                hasAsked = true
-                parts.pipeline.post(.relay(key, chunks))
+                (hasAsked, isFollowed) = (true, true)
+                parts.pipeline.post(.relay(key, chunks, request.trace))
             case .wait(let key):
+                if let trace = request.trace, !isFollowed { parts.pipeline.post(.follow(key, request.at, trace)) }
+                isFollowed = true
                 let hasWaited = await wait(for: .chunk(key, request.at), until: deadline) { state in
                     state.swarms[key]?.isResident(request.at) == false
                 }
@@ -51,9 +54,30 @@ extension ClusterNode: ChunkSupplier, ComplaintHandler {
     /// One answer is over.
     func noteServed(_ served: PeerServed) {
         parts.metrics.cluster.served[served.kind.rawValue, served.outcome.rawValue].increment()
+        record(served)
         guard served.kind == .chunks, [.sent, .lost, .unreadable].contains(served.outcome) else { return }
         parts.metrics.cluster.servedBytes.increment(by: served.bytes)
         state.withLock { $0.given[served.peer, default: 0] += served.bytes }
+    }
+
+    /// What a trace is told of an answer.
+    private func record(_ served: PeerServed) {
+        if served.isTraceIgnored { parts.metrics.cluster.ignoredTraces.increment() }
+        guard let request = served.request, let own = request.trace, let parent = served.parent else { return }
+        let end = SpanRecorder.now
+        let (key, manifest) = state.withLock { state -> (BlobKey?, Digest?) in
+            let key = state.byID[request.blob]
+            return (key, state.images.filter { $0.value.blobs.contains(request.blob) }.keys.min())
+        }
+        let span = Span(
+            id: own.span, parent: parent,
+            step: .serve(
+                Span.Subject(blob: key?.blob, manifest: manifest, chunk: request.at), peer: served.peer,
+                rank: request.rank.rawValue, count: request.count),
+            begin: end - served.elapsed, end: end, bytes: served.bytes, result: served.outcome.rawValue,
+            isError: [.lost, .unreadable].contains(served.outcome))
+        parts.metrics.spansDropped.increment(
+            by: parts.spans.add([SpanTracker.Ended(trace: own.trace, spans: [span])]))
     }
 
     private func endUpload(_ ticket: UInt64, isSent: Bool) {

@@ -32,6 +32,7 @@ final class ClusterNode: Sendable {
         let disk: WorkQueue
         /// Whether ordinary images are shared too.
         let hasMirror: Bool
+        let spans: SpanRecorder
     }
 
     /// How often certificates and seeds are looked at, and news of our own content told.
@@ -157,7 +158,8 @@ final class ClusterNode: Sendable {
         let uploads = UploadGate(Self.uploadLimits(parts.settings), loop: group.next())
         let exchange = PeerExchangeServer(
             PeerExchangeServer.Parts(chunks: self, gossip: self, mount: self, complaints: self), uploads: uploads,
-            pool: pool, observer: { [weak self] served in self?.noteServed(served) })
+            pool: pool, spanIDs: { [spans = parts.spans] in spans.spanID() },
+            observer: { [weak self] served in self?.noteServed(served) })
         self.exchange.withLock { $0 = exchange }
         let listen = parts.settings.listen
         let server = try await PeerServer.start(

@@ -12,6 +12,8 @@ struct BlobDescription: Sendable {
     /// Digest and size of the stored blob.
     let stored: Descriptor
     let compression: ChunkdImage.Compression
+    /// Of an image that has it.
+    let manifest: Digest
 }
 
 /// A blob as the gate has it on this connection.

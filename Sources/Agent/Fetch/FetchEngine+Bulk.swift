@@ -99,11 +99,12 @@ extension FetchEngine {
     // MARK: - For other nodes
 
     /// Fetches what of these chunks is absent and not on its way.
-    func relay(_ key: BlobKey, _ chunks: [Int]) {
+    func relay(_ key: BlobKey, _ chunks: [Int], within asker: TraceContext?) {
         guard gate != nil, let id = book.existing(key), book[id].handle != nil, let description = book[id].description
         else { return }
         let count = description.layout.index.count
         let keys = chunks.filter { $0 >= 0 && $0 < count && !book[id].isResident($0) }.map { ChunkKey(id, $0) }
+        if let asker { for key in keys { follow(key, within: asker) } }
         if !keys.isEmpty { perform(.want(keys, .relayed, repair: false)) }
     }
 

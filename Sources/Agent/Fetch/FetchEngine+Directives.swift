@@ -106,6 +106,7 @@ extension FetchEngine {
     // MARK: - Doing
 
     private func copy(_ to: ChunkKey, _ from: ChunkKey) {
+        spans.copy(to, now: SpanRecorder.now)
         guard let toHandle = book[to.blob].handle, let fromHandle = book[from.blob].handle else {
             return perform(.filled(to, .unknown, errno: 0))
         }
@@ -117,6 +118,7 @@ extension FetchEngine {
 
     func fail(_ key: ChunkKey, errno: UInt32, _ reason: FetchScheduler.FailureReason) {
         missTimes[key] = nil
+        record(spans.failed(key, reason: reason.rawValue, now: SpanRecorder.now))
         parts.metrics.noteFailedRead(reason)
         parts.metrics.events.note(
             .readFailed, book[key.blob].description?.reference.name ?? "\(book[key.blob].key.blob)",
@@ -134,6 +136,11 @@ extension FetchEngine {
 
     private func noteSettled(_ key: ChunkKey, _ rank: FetchRank, _ resident: Bool, _ source: FetchSource?) {
         if let came = missTimes.removeValue(forKey: key), resident { parts.metrics.missSeconds.observe(now - came) }
+        if spans.isFollowed(key) {
+            record(
+                spans.settled(
+                    key, isResident: resident, source: source.map { name(of: $0, key.blob) }, now: SpanRecorder.now))
+        }
         if resident, case .local = source { parts.metrics.noteLocalCopy() }
         if resident { book[key.blob].setResident(key.chunk) }
         if let peers = parts.peers {
@@ -180,6 +187,7 @@ extension FetchEngine {
         guard let gate, let handle = book[plan.blob].handle, let description = book[plan.blob].description else {
             return perform(.rangeEnded(id: plan.id, delivered: 0, failure: .permanent))
         }
+        let trace = spans.fetch(plan, source: name(of: plan.source, plan.blob), now: SpanRecorder.now)
         let post = self.post
         let handleOfPeer = plan.source.peer == nil ? nil : parts.peers?.begin()
         let control = handleOfPeer?.control ?? parts.registry.makeControl()
@@ -192,28 +200,29 @@ extension FetchEngine {
         ranges[plan.id] =
             plan.source.peer == nil
             ? (range, Self.run(range, control, description, parts, post))
-            : (range, Self.runPeer(range, handleOfPeer, book[plan.blob].key, description.layout, parts, post))
+            : (range, Self.runPeer(range, handleOfPeer, book[plan.blob].key, description.layout, trace, parts, post))
     }
 
     /// Streams a range from a peer; reports its end when every chunk of it is handed on.
     private static func runPeer(
-        _ range: RangeFetch, _ handle: PeerHTTP.Handle?, _ blob: BlobKey, _ layout: BlobLayout,
+        _ range: RangeFetch, _ handle: PeerHTTP.Handle?, _ blob: BlobKey, _ layout: BlobLayout, _ trace: TraceContext?,
         _ parts: FetchPipeline.Parts, _ post: @escaping @Sendable (FetchPipeline.Input) -> Void
     ) -> Task<Void, Never> {
         let plan = range.plan
         return Task {
             let begin = Monotonic.now
-            let failure =
+            let end =
                 if let peers = parts.peers, let handle {
-                    await peers.fetch(plan, of: blob, layout: layout, handle: handle, sink: { range.take($0) })
+                    await peers.fetch(
+                        plan, of: blob, layout: layout, trace: trace, handle: handle, sink: { range.take($0) })
                 } else {
-                    FetchFailure.permanent
+                    RangeEnd(failure: .permanent, word: "no_identity", isError: true)
                 }
             range.end { delivered, bytes in
                 parts.metrics.noteRange(
                     "peer", chunks: delivered, bytes: bytes,
                     elapsed: .nanoseconds(Int64(Monotonic.now.nanoseconds - begin.nanoseconds)))
-                post(.rangeEnded(id: plan.id, delivered: delivered, failure))
+                post(.rangeEnded(id: plan.id, delivered: delivered, end))
             }
         }
     }
@@ -228,12 +237,13 @@ extension FetchEngine {
             let begin = Monotonic.now
             let result = await stream(range, control, description, parts)
             let name = "registry/" + ((try? result.get())?.host ?? description.reference.registry)
-            var failure: FetchFailure?
+            var end = RangeEnd()
             if case .failure(let error) = result {
-                failure = Self.failure(of: error)
+                end = RangeEnd(
+                    failure: Self.failure(of: error), word: error.reason, isError: error.code != .cancelled)
                 note(error, plan, description, name, parts)
             }
-            let reported = failure
+            let reported = end
             range.end { delivered, bytes in
                 parts.metrics.noteRange(
                     name, chunks: delivered, bytes: bytes,

@@ -26,6 +26,7 @@ final class FetchEngine {
     var ranges: [UInt64: (range: RangeFetch, task: Task<Void, Never>)] = [:]
     /// When readers' misses came.
     var missTimes: [ChunkKey: Duration] = [:]
+    var spans = SpanTracker(seed: SpanRecorder.seed())
     /// Chunks to be looked up in the catalogue, collected over one turn.
     var toLocate: [ChunkKey] = []
     /// When the arena was last in use; nil once its pages are given back.
@@ -116,10 +117,14 @@ final class FetchEngine {
         case .refuse(let keys): for key in keys { refuse(key) }
         case .detach(let keys): for key in keys { detach(key) }
         case .located(let answers): noteLocated(answers)
-        case .rangeEnded(let id, let delivered, let failure):
+        case .rangeEnded(let id, let delivered, let end):
             ranges[id] = nil
-            perform(.rangeEnded(id: id, delivered: delivered, failure: failure))
-        case .undecodable(let key): perform(.undecodable(key))
+            spans.ended(
+                range: id, delivered: delivered, result: end.word, isError: end.isError, now: SpanRecorder.now)
+            perform(.rangeEnded(id: id, delivered: delivered, failure: end.failure))
+        case .undecodable(let key):
+            spans.spoiled(key, now: SpanRecorder.now)
+            perform(.undecodable(key))
         case .roomMade(let made):
             isMakingRoom = false
             perform(.roomMade(made))
@@ -131,7 +136,8 @@ final class FetchEngine {
         case .startRecording(let id, let keys): startRecording(id, keys)
         case .recorded(let id, let answer): answer(recorded(id))
         case .endRecording(let id): recordings[id] = nil
-        case .relay(let key, let chunks): relay(key, chunks)
+        case .relay(let key, let chunks, let asker): relay(key, chunks, within: asker)
+        case .follow(let key, let chunk, let asker): follow(key, chunk, within: asker)
         case .repair(let key, let chunks, let completion): repair(key, chunks, completion)
         case .query(let answer): answer(snapshot())
         case .waits(let addresses, let answer): answer(waits(for: addresses))
@@ -147,6 +153,7 @@ final class FetchEngine {
         orphanCount = 0
         toLocate = []
         missTimes = [:]
+        record(spans.endAll(result: "gate_lost", now: SpanRecorder.now))
         perform(.gateLost)
         book.detachAll()
         for number in jobs.indices { jobs[number].restart(at: now) }
@@ -163,10 +170,11 @@ final class FetchEngine {
                 readAhead(id, Int(at.chunk))
             }
         case .filled(let at, let slot, let status, let errno):
-            let source = gate.flatMap { parts.slots.giveBack(slot, connection: $0.number) }
+            let given = gate.flatMap { parts.slots.giveBack(slot, connection: $0.number) }
             guard let id = book.id(ofHandle: at.blob) else { return }
             if status == .resident { book[id].setResident(Int(at.chunk)) }
-            perform(.filled(ChunkKey(id, Int(at.chunk)), status, errno: errno, from: source))
+            noteFillSpan(ChunkKey(id, Int(at.chunk)), status, from: given)
+            perform(.filled(ChunkKey(id, Int(at.chunk)), status, errno: errno, from: given?.source))
         case .residencyBits(let handle, _, let bits): noteLoss(handle, bits)
         case .helloReply, .reply, .image, .end, .counters, .verified, .snapshotUsage, .snapshots, .blocked: break
         }
@@ -202,7 +210,10 @@ final class FetchEngine {
             return
         }
         let key = ChunkKey(id, chunk)
-        if missTimes[key] == nil { missTimes[key] = now }
+        if missTimes[key] == nil {
+            missTimes[key] = now
+            follow(key)
+        }
         perform(.miss(key))
         readAhead(id, chunk)
     }

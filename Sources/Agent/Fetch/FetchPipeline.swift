@@ -24,7 +24,7 @@ package final class FetchPipeline: Sendable {
         case refuse([BlobKey])
         case detach([BlobKey])
         case located([(ChunkKey, [ChunkPlace])])
-        case rangeEnded(id: UInt64, delivered: Int, FetchFailure?)
+        case rangeEnded(id: UInt64, delivered: Int, RangeEnd)
         case undecodable(ChunkKey)
         case roomMade(Bool)
         /// Other limits of what is fetched, from now on.
@@ -35,8 +35,10 @@ package final class FetchPipeline: Sendable {
         case startRecording(UInt64, [BlobKey])
         case recorded(UInt64, @Sendable (Recorded) -> Void)
         case endRecording(UInt64)
-        /// Another node waits for these chunks.
-        case relay(BlobKey, [Int])
+        /// Another node waits for these chunks, maybe within a trace.
+        case relay(BlobKey, [Int], TraceContext?)
+        /// Another node waits, within a trace, for a chunk that may be on its way.
+        case follow(BlobKey, Int, TraceContext)
         case repair(BlobKey, [Int], @Sendable (_ repaired: Set<Int>) -> Void)
         case query(@Sendable (Snapshot) -> Void)
         case handle(BlobKey, @Sendable (UInt32?) -> Void)
@@ -101,6 +103,7 @@ package final class FetchPipeline: Sendable {
         let makeRoom: @Sendable () async -> Bool
         /// Nil when this node has no peers.
         var peers: (any PeerFetcher)?
+        let spans: SpanRecorder
     }
 
     private let inbox = Monitor(Inbox())

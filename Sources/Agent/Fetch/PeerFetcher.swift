@@ -4,6 +4,18 @@ import ChunkResolution
 import HTTPTransfer
 import PeerTransport
 
+/// How a request for chunks ended.
+struct RangeEnd: Sendable {
+    /// Nil when it ended well, however many came.
+    var failure: FetchFailure?
+    /// A word of a closed set (docs/formats/spans.md); nil when it ended well.
+    var word: String?
+    /// Not something that belongs to every day, as an absent chunk or a busy peer.
+    var isError = false
+
+    static let unknown = RangeEnd(failure: .permanent, word: "unknown", isError: true)
+}
+
 /// What the engine asks of peers. Whoever implements it keeps the `PeerSelector` and the `ContentIndex`, and tells them
 /// how each request went before `fetch` returns: the engine asks for a new plan right after. Thread-safe.
 protocol PeerFetcher: Sendable {
@@ -13,12 +25,12 @@ protocol PeerFetcher: Sendable {
     /// Begins a request; its control resumes or cancels it. Nil when this node has no certificate.
     func begin() -> PeerHTTP.Handle?
 
-    /// Streams the raw bytes of the plan's chunks, in order, from the peer it names; as many of them as it has. Nil when
-    /// it ended well, however many came. `sink` is called on the transfer thread and must not block.
+    /// Streams the raw bytes of the plan's chunks, in order, from the peer it names; as many of them as it has. `trace` is
+    /// handed to the peer. `sink` is called on the transfer thread and must not block.
     func fetch(
-        _ plan: RangePlan, of blob: BlobKey, layout: BlobLayout, handle: PeerHTTP.Handle,
+        _ plan: RangePlan, of blob: BlobKey, layout: BlobLayout, trace: TraceContext?, handle: PeerHTTP.Handle,
         sink: @escaping @Sendable (UnsafeRawBufferPointer) -> SinkDecision
-    ) async -> FetchFailure?
+    ) async -> RangeEnd
 
     /// The peer sent wrong bytes for this chunk: it is asked for nothing more, and told. Never blocks.
     func complain(to peer: NodeName, of blob: BlobKey, chunk: Int)

@@ -8,6 +8,8 @@ final class Slots: Sendable {
         var pool: SlotPool
         /// Ranges that were told to wait, by their number.
         var waiting: [UInt64: TransferControl] = [:]
+        /// When the bytes of each slot that chunkgate was told of had come.
+        var arrivals: [UInt32: Duration] = [:]
         /// Readers wait somewhere: what is fetched for nobody rests.
         var isDemandPending = false
     }
@@ -28,18 +30,30 @@ final class Slots: Sendable {
     var isIdle: Bool { state.withLock { $0.pool.isIdle } }
 
     func markSent(_ slot: UInt32, connection: UInt64, from source: FetchSource) {
-        state.withLock { $0.pool.markSent(slot, connection: connection, from: source) }
+        let now = SpanRecorder.now
+        state.withLock { state in
+            state.pool.markSent(slot, connection: connection, from: source)
+            state.arrivals[slot] = now
+        }
     }
 
-    /// Says who had sent the bytes.
+    /// Says who had sent the bytes, and when they were whole here.
     @discardableResult
-    func giveBack(_ slot: UInt32, connection: UInt64) -> FetchSource? {
-        changing { $0.pool.giveBack(slot, connection: connection) }
+    func giveBack(_ slot: UInt32, connection: UInt64) -> (source: FetchSource?, arrived: Duration)? {
+        changing { state in
+            let source = state.pool.giveBack(slot, connection: connection)
+            return state.arrivals.removeValue(forKey: slot).map { (source, $0) }
+        }
     }
 
     func abandon(_ slot: UInt32) { changing { $0.pool.abandon(slot) } }
 
-    func reclaim(connection: UInt64) { changing { $0.pool.reclaim(connection: connection) } }
+    func reclaim(connection: UInt64) {
+        changing { state in
+            state.pool.reclaim(connection: connection)
+            state.arrivals = [:]
+        }
+    }
 
     func setDemandPending(_ isPending: Bool) {
         let isNews = state.withLock { state in

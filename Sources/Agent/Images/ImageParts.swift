@@ -44,7 +44,9 @@ struct BlobParts: Sendable {
     let description: BlobDescription
 
     /// Checks that index, seek table and manifest belong together.
-    init(_ blob: ChunkdImage.Blob, of reference: Reference, index bytes: [UInt8], seek: [UInt8]?) throws(AgentError) {
+    init(
+        _ blob: ChunkdImage.Blob, of manifest: Digest, _ reference: Reference, index bytes: [UInt8], seek: [UInt8]?
+    ) throws(AgentError) {
         let digest = blob.descriptor.digest
         do {
             let index = try ChunkIndex(caibx: bytes)
@@ -64,7 +66,8 @@ struct BlobParts: Sendable {
             key = BlobKey(blob: digest, index: blob.index.digest)
             indexBytes = bytes
             description = BlobDescription(
-                layout: layout, reference: reference, stored: blob.descriptor, compression: blob.compression)
+                layout: layout, reference: reference, stored: blob.descriptor, compression: blob.compression,
+                manifest: manifest)
         } catch let error as AgentError { throw error } catch {
             throw AgentError(.image, "blob \(digest): \(error)")
         }

@@ -55,13 +55,14 @@ struct PartsLoader: Sendable {
             try await registry.blob(blob.index, of: manifest.reference, limit: Limits.maxChunkIndexSize)
         }
         guard let digest = blob.seekTable else {
-            return try BlobParts(blob, of: manifest.reference, index: try await index, seek: nil)
+            return try BlobParts(blob, of: manifest.digest, manifest.reference, index: try await index, seek: nil)
         }
         let size = UInt64(try BlobParts.seekTableSize(blob))
         async let table = small(.seek, digest, size: size, of: manifest) {
             try await seekTable(blob, size: size, manifest.reference)
         }
-        return try BlobParts(blob, of: manifest.reference, index: try await index, seek: try await table)
+        return try BlobParts(
+            blob, of: manifest.digest, manifest.reference, index: try await index, seek: try await table)
     }
 
     /// A small part, kept in the content store and offered to peers from there.

@@ -15,6 +15,7 @@ package final class AgentService: ControlService {
     let logger: Logger
     let doctorParts: DoctorParts
     let quota: UInt64
+    let spans: SpanRecorder
     private let started = Monotonic.now
     /// chunkgate says it lost its group while images were mounted.
     let integrityGap = Mutex(false)
@@ -26,7 +27,7 @@ package final class AgentService: ControlService {
 
     init(
         images: ImageService, gate: GateClient, pipeline: FetchPipeline, metrics: AgentMetrics, logger: Logger,
-        doctorParts: DoctorParts, quota: UInt64, cluster: ClusterNode? = nil
+        doctorParts: DoctorParts, quota: UInt64, spans: SpanRecorder, cluster: ClusterNode? = nil
     ) {
         self.cluster = cluster
         self.images = images
@@ -36,6 +37,7 @@ package final class AgentService: ControlService {
         self.logger = logger
         self.doctorParts = doctorParts
         self.quota = quota
+        self.spans = spans
     }
 
     /// Runs a call; every error leaves as a `ControlError`.

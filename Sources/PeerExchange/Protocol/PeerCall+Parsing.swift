@@ -81,6 +81,8 @@ extension PeerCall {
         request.rank = try rank(header)
         request.wait = try wait(header)
         request.fetch = try fetch(header)
+        // Not the protocol's own: a malformed one is as good as none.
+        request.trace = header(TraceContext.field).flatMap { TraceContext(traceparent: $0) }
         return request
     }
 
@@ -122,6 +124,7 @@ extension PeerCall {
         case .chunks(let request):
             [(PeerProtocol.rankField, request.rank.rawValue)] + Self.waitHeader(request.wait)
                 + Self.fetchHeader(request.fetch)
+                + (request.trace.map { [(TraceContext.field, $0.traceparent)] } ?? [])
         case .part(let request):
             // As every version has it, a part is wanted on demand.
             (request.rank == .demand ? [] : [(PeerProtocol.rankField, request.rank.rawValue)])

@@ -30,10 +30,12 @@ package struct ChunkRequest: Sendable, Equatable {
     package var wait: Duration
     /// Please fetch it yourself: you are the one whom the rendezvous names.
     package var fetch: Bool
+    /// The trace it belongs to and the span that asks; nil: none, or none that was understood.
+    package var trace: TraceContext?
 
     package init(
         chunk: WireID, blob: WireID, at: Int, count: Int = 1, rank: PeerRank = .demand, wait: Duration = .zero,
-        fetch: Bool = false
+        fetch: Bool = false, trace: TraceContext? = nil
     ) {
         self.chunk = chunk
         self.blob = blob
@@ -42,6 +44,7 @@ package struct ChunkRequest: Sendable, Equatable {
         self.rank = rank
         self.wait = wait
         self.fetch = fetch
+        self.trace = trace
     }
 }
 

@@ -84,7 +84,12 @@ package struct PeerServed: Sendable {
 
     package let peer: NodeName
     package let kind: PeerCall.Kind
-    package let rank: PeerRank?
+    /// The request for chunks, if it is one; within a trace its span is this answer's own.
+    package let request: ChunkRequest?
+    /// The span that asked, within a trace.
+    package let parent: SpanID?
+    /// It named a trace in a way that is not understood: it was answered as if it had not.
+    package let isTraceIgnored: Bool
     package let outcome: Outcome
     /// A further closed word: a denial, a parse error. Empty when there is nothing to add.
     package let detail: String

@@ -5,6 +5,7 @@ import PeerExchange
 let peerFuzzTargets: [FuzzTarget] = [
     FuzzTarget(name: "peer-request", run: fuzzPeerRequest),
     FuzzTarget(name: "peer-residency", run: fuzzPeerResidency),
+    FuzzTarget(name: "traceparent", run: fuzzTraceparent),
 ]
 
 /// Lines: method, target, then `name: value` fields.
@@ -42,4 +43,13 @@ let peerFuzzTargets: [FuzzTarget] = [
         require(said == isWithin, "chunk \(chunk)")
     }
     require(residency.window(around: residency.first) == residency, "a header's bits are their own window")
+}
+
+@Sendable private func fuzzTraceparent(_ bytes: [UInt8]) {
+    let text = String(decoding: bytes, as: UTF8.self)
+    guard let context = TraceContext(traceparent: text) else { return }
+    require(bytes.count <= TraceContext.maxBytes, "\(bytes.count) bytes")
+    require(TraceContext(traceparent: context.traceparent) == context, "reads back as another")
+    require(text.dropFirst(2).hasPrefix(context.traceparent.dropFirst(2).dropLast(2)), "other ids than were written")
+    require(TraceID(hex: context.trace.hex) == context.trace && SpanID(hex: context.span.hex) == context.span, "ids")
 }
