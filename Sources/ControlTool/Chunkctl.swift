@@ -24,7 +24,7 @@ struct Chunkctl: AsyncParsableCommand {
             PeersCommand.self, FaultsCommand.self, EventsCommand.self, SpansCommand.self, TopCommand.self,
             ExplainCommand.self, DrainCommand.self, LimitsCommand.self, PKICommand.self, PrefetchCommand.self,
             VerifyCommand.self, GarbageCommand.self, TraceCommand.self, MirrorCommand.self, DoctorCommand.self,
-            VersionCommand.self, GateOptionsCommand.self, CompletionsCommand.self,
+            SupportBundleCommand.self, VersionCommand.self, GateOptionsCommand.self, CompletionsCommand.self,
         ])
 }
 

@@ -23,7 +23,7 @@ struct DoctorCommand: AsyncParsableCommand {
         if checks.contains(where: { $0.status == .fail }) { throw ExitCode(ToolError.Exit.failed.rawValue) }
     }
 
-    private static func agentChecks(_ client: ControlClient) async -> [DoctorCheck] {
+    static func agentChecks(_ client: ControlClient) async -> [DoctorCheck] {
         do throws(ControlError) {
             let version = try await client.version()
             let reached = DoctorCheck(name: "chunkd", status: .ok, found: "version \(version.version)")

@@ -6,7 +6,7 @@ import Testing
     static let commands = [
         "image", "image build", "image inspect", "mount", "umount", "images", "stat", "peers", "faults", "events",
         "spans", "top", "explain", "drain", "limits", "pki", "prefetch", "verify", "gc", "doctor",
-        "version", "gate-options", "completions",
+        "support-bundle", "version", "gate-options", "completions",
     ]
 
     @Test(arguments: commands)
