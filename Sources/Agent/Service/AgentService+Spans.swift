@@ -81,6 +81,7 @@ extension FetchRank {
         case .demand: "demand"
         case .relayed: "relayed"
         case .readAhead: "read_ahead"
+        case .replay: "replay"
         case .background: "background"
         }
     }
