@@ -30,6 +30,7 @@ import Testing
         metrics.cluster.quarantined["wrong_bytes"].increment()
         metrics.traces.errors["deadline"].increment()
         metrics.missSeconds.observe(.seconds(100))
+        metrics.mirroring.requests["blob", "ok"].increment()
         metrics.mirror([.selfEvents: 3, .oldestBlockedMilliseconds: 1500])
         return try PrometheusText(metrics.registry.exposition())
     }
