@@ -293,6 +293,40 @@ private func error(_ yaml: String, arguments: [String] = [], environment: [Strin
     }
 }
 
+@Suite("Settings of the mirror") struct MirrorSettingsTests {
+    private func load(_ arguments: String...) throws(SettingsError) -> AgentSettings {
+        try SettingsLoader(arguments: ["--config", "/dev/null"] + arguments, environment: [:]).load()
+    }
+
+    @Test("it is off, on a loopback address, and for nobody")
+    func defaults() throws {
+        let mirror = AgentSettings.defaults.mirror
+        #expect(!mirror.enabled && !mirror.usesNodeCredentials && mirror.registries.isEmpty)
+        #expect(mirror.listen.description == "127.0.0.1:4712" && mirror.quotaBytes == 10 << 30)
+    }
+
+    @Test("registries are names as references have them, each once")
+    func registries() throws {
+        let settings = try load(
+            "--mirror-enabled", "true", "--mirror-registries", "docker.io, R.example:5000,docker.io")
+        #expect(settings.mirror.registries == ["docker.io", "r.example:5000"])
+        for odd in ["registry", "a/b.c", "https://docker.io", "u@docker.io", "docker.io:0"] {
+            #expect(throws: SettingsError.self, "\(odd)") { try load("--mirror-registries", odd) }
+        }
+        let none = #expect(throws: SettingsError.self) { try load("--mirror-enabled", "true") }
+        #expect(none?.code == .contradiction && none?.key == "mirror.registries")
+    }
+
+    @Test(
+        "only loopback addresses are listened on",
+        arguments: ["0.0.0.0:4712", "10.0.0.1:1", "localhost:1", "[::]:1", "x"])
+    func loopback(address: String) throws {
+        #expect(throws: SettingsError.self) { try load("--mirror-listen", address) }
+        #expect(try load("--mirror-listen", "[::1]:80").mirror.listen.host == "::1")
+        #expect(try load("--mirror-listen", "127.0.0.2:80").mirror.listen.port == 80)
+    }
+}
+
 @Suite struct SettingsDocumentationTests {
     @Test func theTablesOfTheDocumentationAreTheTablesOfTheCode() throws {
         // Tests/SettingsTests/ → the root of the repository.
