@@ -29,6 +29,16 @@ import Testing
                 == "c7d9c855f340afc65df78d8fc0a204de238a84bceb2d099929c826801a42c835")
     }
 
+    @Test func anOrdinaryImageIsNamedByItsManifest() throws {
+        let key = ManifestKey(manifest: Array(#"{"schemaVersion":2}"#.utf8))
+        #expect(
+            WireID.wholeImage(try digest(1), key: nil).hex
+                == "36f04d1ec91f0f7026e7741d67b5c6b41145c8eeceb05debc6776efac2deec9a")
+        #expect(
+            WireID.wholeImage(try digest(1), key: key).hex
+                == "8f9f2f750a05e52cebc4fe90b86ec49c3d92ce37339a234563959879ce147e06")
+    }
+
     @Test func anotherManifestGivesOtherIds() throws {
         let one = ManifestKey(manifest: Array("a".utf8))
         let other = ManifestKey(manifest: Array("b".utf8))
