@@ -48,7 +48,7 @@ extension AgentService {
         case .miss(let subject, let source), .relay(let subject, let source):
             if case .miss = span.step { name = .miss } else { name = .relay }
             set(subject)
-            set("chunkd.rank", (name == .miss ? FetchRank.demand : .relayed).word)
+            set("chunkd.rank", name == .miss ? "demand" : "relayed")
             set("chunkd.source", source)
         case .ask(let asking):
             name = .ask
@@ -71,18 +71,5 @@ extension AgentService {
             startUnixNanoseconds: offset &+ span.begin.wholeNanoseconds,
             endUnixNanoseconds: offset &+ span.end.wholeNanoseconds, isError: span.isError, result: span.result,
             carrier: carrier, attributes: attributes)
-    }
-}
-
-extension FetchRank {
-    /// As spans name it.
-    var word: String {
-        switch self {
-        case .demand: "demand"
-        case .relayed: "relayed"
-        case .readAhead: "read_ahead"
-        case .replay: "replay"
-        case .background: "background"
-        }
     }
 }
