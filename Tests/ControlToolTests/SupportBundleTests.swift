@@ -136,6 +136,11 @@ import Testing
         #expect(try FileManager.default.attributesOfItem(atPath: file)[.posixPermissions] as? Int == 0o600)
         let left = try FileManager.default.contentsOfDirectory(atPath: home.path)
         #expect(!left.contains { $0.contains(".part") })
+        let folders = try FileManager.default.contentsOfDirectory(atPath: "/tmp").filter { name in
+            let inside = (try? FileManager.default.contentsOfDirectory(atPath: "/tmp/\(name)")) ?? []
+            return name.hasPrefix("chunkd-support-") && inside.contains { $0.hasPrefix("chunkd-support-") }
+        }
+        #expect(folders.isEmpty, "what was collected is left")
     }
 
     @Test("chunkd that is down is said so, and the rest is collected")

@@ -47,6 +47,8 @@ struct SupportBundleCommand: AsyncParsableCommand {
         // Whatever is made on the way is for its owner alone.
         umask(0o077)
         let folder = try TemporaryFolder()
+        // Not left to the last reference, which a thread may hold until after the end of the process.
+        defer { folder.remove() }
         let collector = SupportCollector(directory: folder.path + "/" + stem)
         try Directory.create(collector.directory, mode: 0o700)
         let isReached = await SupportSources(settings: settings, journalLines: journalLines).collect(into: collector)

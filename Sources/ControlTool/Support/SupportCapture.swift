@@ -71,7 +71,10 @@ final class TemporaryFolder: Sendable {
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    deinit { Self.remove(path) }
+    deinit { remove() }
+
+    /// Removes it now; again is no error.
+    func remove() { Self.remove(path) }
 
     /// Follows no link; what cannot be removed is left.
     private static func remove(_ path: String) {
