@@ -91,7 +91,7 @@ final class MirrorRig: Sendable {
             let cluster = try ClusterNode(
                 ClusterNode.Parts(
                     settings: settings, pipeline: FetchPipeline(), gate: gate, metrics: metrics, logger: logger,
-                    disk: disk, hasMirror: true),
+                    disk: disk, hasMirror: true, spans: SpanRecorder()),
                 advertise: try #require(PeerAddress("127.0.0.1:\(peers.port)")))
             try await cluster.run(group)
             self.cluster = cluster

@@ -172,7 +172,9 @@ final class ScriptedAgent: ControlService {
     }
 
     func spans(_ request: SpansRequest) async throws -> SpansReply {
-        if let trace = request.trace, trace != Self.trace { return SpansReply(node: "a", version: "1.2.3", traces: []) }
+        if let wanted = request.trace, wanted != Self.missTrace {
+            return SpansReply(node: "a", version: "1.2.3", traces: [])
+        }
         return Self.spans
     }
 
@@ -227,7 +229,7 @@ final class ScriptedAgent: ControlService {
 
 /// A miss of node a, for whom node b was asked and did not have the chunk.
 extension ScriptedAgent {
-    static let trace = TraceID(hex: String(repeating: "ab", count: 16)) ?? never(TraceID.self)
+    static let missTrace = TraceID(hex: String(repeating: "ab", count: 16)) ?? never(TraceID.self)
 
     private static func never<Value>(_: Value.Type) -> Value { fatalError("hexadecimal digits are an id") }
     private static func id(_ digit: String) -> SpanID {
@@ -241,7 +243,7 @@ extension ScriptedAgent {
             node: "a", version: "1.2.3",
             traces: [
                 TraceRecord(
-                    traceId: trace,
+                    traceId: missTrace,
                     spans: [
                         SpanRecord(
                             spanId: id("2"), parentSpanId: id("1"), name: .ask, startUnixNanoseconds: at(1),
@@ -250,7 +252,7 @@ extension ScriptedAgent {
                         SpanRecord(
                             spanId: id("3"), parentSpanId: id("1"), name: .ask, startUnixNanoseconds: at(4),
                             endUnixNanoseconds: at(1604), isError: true, result: "timeout",
-                            carrier: TraceContext(trace: trace, span: id("2")),
+                            carrier: TraceContext(trace: missTrace, span: id("2")),
                             attributes: [
                                 "chunkd.source": .text("registry/r.example"), "chunkd.chunks": .number(4),
                                 "chunkd.hedge": .flag(true),
