@@ -3,7 +3,7 @@ import ControlAPI
 import Foundation
 import Testing
 
-@Suite struct SupportBundleTests {
+@Suite(.serialized) struct SupportBundleTests {
     /// A node's configuration with secrets in every place that may have one, and a journal that has some too.
     private final class Home {
         let path = "/tmp/chunkctl-support-\(UUID().uuidString.prefix(8))"
