@@ -180,69 +180,22 @@ struct ReferrersList {
         if let bytes {
             fields = try OCIJSON.decode([String: JSONValue].self, from: bytes)
         } else {
-            fields = ["schemaVersion": .integer(2), "mediaType": .text(MediaTypes.ociIndex)]
+            fields = ["schemaVersion": .integer(2), "mediaType": .string(MediaTypes.ociIndex)]
         }
     }
 
     /// The list with this artifact last and without others of its type, and how many those are.
     func adding(_ artifact: Descriptor) throws(RegistryError) -> (bytes: [UInt8], replaced: Int) {
         var entries: [JSONValue] = []
-        if case .list(let known) = fields["manifests"] { entries = known }
-        let others = entries.filter { entry in
-            guard case .object(let fields) = entry else { return true }
-            return fields["artifactType"] != artifact.artifactType.map { .text($0) }
-        }
+        if case .array(let known) = fields["manifests"] { entries = known }
+        let others = entries.filter { $0["artifactType"]?.string != artifact.artifactType }
         guard others.count < OCILimits.maxIndexManifests else {
             throw RegistryError(
                 .tooLarge, "the list of referrers has \(others.count) entries, limit \(OCILimits.maxIndexManifests)")
         }
         let entry = try OCIJSON.decode(JSONValue.self, from: try OCIJSON.encode(artifact))
         var fields = fields
-        fields["manifests"] = .list(others + [entry])
+        fields["manifests"] = .array(others + [entry])
         return (try OCIJSON.encode(fields), entries.count - others.count)
-    }
-}
-
-/// Any JSON, so that what others wrote is written back unchanged.
-enum JSONValue: Hashable, Sendable, Codable {
-    case null
-    case truth(Bool)
-    case integer(Int64)
-    case number(Double)
-    case text(String)
-    case list([JSONValue])
-    case object([String: JSONValue])
-
-    init(from decoder: any Decoder) throws {
-        let container = try decoder.singleValueContainer()
-        // Which type it is shows only in what it can be read as.
-        if container.decodeNil() {
-            self = .null
-        } else if let value = try? container.decode(Bool.self) {
-            self = .truth(value)
-        } else if let value = try? container.decode(Int64.self) {
-            self = .integer(value)
-        } else if let value = try? container.decode(Double.self) {
-            self = .number(value)
-        } else if let value = try? container.decode(String.self) {
-            self = .text(value)
-        } else if let value = try? container.decode([JSONValue].self) {
-            self = .list(value)
-        } else {
-            self = .object(try container.decode([String: JSONValue].self))
-        }
-    }
-
-    func encode(to encoder: any Encoder) throws {
-        var container = encoder.singleValueContainer()
-        switch self {
-        case .null: try container.encodeNil()
-        case .truth(let value): try container.encode(value)
-        case .integer(let value): try container.encode(value)
-        case .number(let value): try container.encode(value)
-        case .text(let value): try container.encode(value)
-        case .list(let value): try container.encode(value)
-        case .object(let value): try container.encode(value)
-        }
     }
 }

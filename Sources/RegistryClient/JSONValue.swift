@@ -1,7 +1,7 @@
-/// Any JSON document, for image configs: what chunkd does not know must pass through unchanged.
+/// Any JSON document: what others wrote into an image config or a list of referrers must pass through unchanged.
 ///
 /// Whole numbers keep all 64 bits. Nesting is bounded by the decoder (512 levels).
-enum JSONValue: Equatable, Sendable, Codable {
+package enum JSONValue: Equatable, Sendable, Codable {
     case null
     case bool(Bool)
     case integer(Int64)
@@ -11,8 +11,9 @@ enum JSONValue: Equatable, Sendable, Codable {
     case array([JSONValue])
     case object([String: JSONValue])
 
-    init(from decoder: any Decoder) throws {
+    package init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
+        // Which type it is shows only in what it can be read as.
         if container.decodeNil() {
             self = .null
         } else if let value = try? container.decode(Bool.self) {
@@ -32,7 +33,7 @@ enum JSONValue: Equatable, Sendable, Codable {
         }
     }
 
-    func encode(to encoder: any Encoder) throws {
+    package func encode(to encoder: any Encoder) throws {
         var container = encoder.singleValueContainer()
         switch self {
         case .null: try container.encodeNil()
@@ -46,17 +47,17 @@ enum JSONValue: Equatable, Sendable, Codable {
         }
     }
 
-    subscript(_ key: String) -> JSONValue? {
+    package subscript(_ key: String) -> JSONValue? {
         guard case .object(let members) = self else { return nil }
         return members[key]
     }
 
-    var string: String? {
+    package var string: String? {
         guard case .string(let value) = self else { return nil }
         return value
     }
 
-    var strings: [String]? {
+    package var strings: [String]? {
         guard case .array(let values) = self else { return nil }
         return values.compactMap(\.string)
     }
