@@ -13,7 +13,13 @@ extension EndToEnd {
             let cluster = try Cluster(nodes: 4, settings: ["gate: {deadline: 6s}", "readAhead: {windowMax: 0}"])
             let image = try cluster.build(megabytes: 24)
             for node in 1...4 { try cluster.mount(node, image) }
-            #expect(try cluster.read(3, megabytes: 0..<12).wait(atMost: .seconds(20)) == 0)
+            // More than is asked of it below, so that its record says "all of it" up to there.
+            #expect(try cluster.read(3, megabytes: 0..<14).wait(atMost: .seconds(20)) == 0)
+            let knows = try Wait.until(.seconds(30)) {
+                let holders = try cluster.explain(4, image).blobs.first?.holders ?? []
+                return holders.contains { $0.node == "node-3" && $0.likelihood == 1 }
+            }
+            #expect(knows, "node 4 does not hear what node 3 has")
             try cluster.scenario("partition", "1,2,registry", "3,4")
 
             // One side has the registry, the other what one of its nodes has.

@@ -93,6 +93,8 @@ extension EndToEnd {
                 try on("child", "cat folder/note; echo second >folder/note; rm file; ls -a") == "first\n.\n..\nfolder\n"
             )
             _ = try ask("view", "view", "committed")
+            // As `ctr` does it for the others: without, containerd collects it whenever it likes.
+            _ = try ask("label", "view", "containerd.io/gc.root=test")
             #expect(try on("view", "cat folder/note; stat -c %s file") == "first\n5242880\n")
             #expect(throws: FixtureError.self, "a view can be written to") { try on("view", "echo third >folder/note") }
 

@@ -112,12 +112,14 @@ extension EndToEnd.Containers {
             try cluster.scenario("restart", "1")
             try await node.read(container)
 
-            // With the container gone nothing keeps it, once containerd has removed its snapshot: in its own time.
+            // With the container gone nothing keeps it, once containerd has removed its snapshot. It waits a while before it
+            // calls a snapshotter again that was away.
             try await runtime.remove(container: container)
             try cluster.mount(1, node.image.converted)
-            let isUnmounted = Wait.until(.seconds(20)) {
+            let isUnmounted = try Wait.until(.seconds(40)) {
+                try cluster.collect(1)
                 // Refused until then.
-                (try? cluster.exec(1, "umount", cluster.path(1, "mnt"))) != nil
+                return (try? cluster.exec(1, "umount", cluster.path(1, "mnt"))) != nil
             }
             #expect(isUnmounted)
             #expect(try cluster.images(1).map(\.mounted) == [false])
