@@ -220,6 +220,9 @@ extension EndToEnd {
                 try cluster.metric(node, "chunkd_image_part_bytes_total", ["source": source])
             }
 
+            let isKnown = try Wait.until(.seconds(30)) { try cluster.peer(1, of: 2)?.completeBlobs == 1 }
+            #expect(isKnown, "node 2 does not hear what node 1 has")
+
             // What chunkd keeps itself it checks before it gives it: nobody has a reason to distrust the node.
             try cluster.spoil(1, "state/agent/content/*.index")
             try cluster.mountAndRead(2, image).expectSuccess(.seconds(30))
