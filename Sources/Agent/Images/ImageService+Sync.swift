@@ -204,17 +204,22 @@ extension ImageService {
             // image closing and has it mounted again.
             closing.insert(digest)
             defer { closing.remove(digest) }
-            try await checkContainers(digest)
-            do throws(AgentError) { try await parts.gate.closeImage(digest) } catch  where error.errno == Self.busyErrno
-            {
-                return false
-            }
-            if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
-            states[digest]?.hydration = nil
-            stopReplay(digest)
-            states[digest]?.info.mounted = false
-            return true
+            return try await closeNow(digest)
         }
+    }
+
+    // Not within the closure above: there the optimising swiftc 6.3.1 overflows its stack on it.
+    private func closeNow(_ digest: Digest) async throws -> Bool {
+        try await checkContainers(digest)
+        do throws(AgentError) { try await parts.gate.closeImage(digest) } catch {
+            if error.errno == Self.busyErrno { return false }
+            throw error
+        }
+        if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
+        states[digest]?.hydration = nil
+        stopReplay(digest)
+        states[digest]?.info.mounted = false
+        return true
     }
 
     /// Container snapshots that are named when one of them keeps an image.
