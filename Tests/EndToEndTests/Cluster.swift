@@ -102,14 +102,21 @@ final class Cluster {
         }
     }
 
-    /// The sum of a metric's samples, of those with all these labels.
-    func metric(_ node: Int, _ name: String, _ labels: [String: String] = [:]) throws -> Double {
+    /// A metric's samples, those with all these labels.
+    func samples(
+        _ node: Int, _ name: String, _ labels: [String: String] = [:]
+    ) throws -> [PrometheusText.Sample] {
         let page = try PrometheusText(
             try exec(node, "--", "curl", "-sf", "-m", "5", "http://10.77.0.\(10 + node):4711/metrics"))
         return page.families.flatMap(\.samples).filter { sample in
             let found = Dictionary(uniqueKeysWithValues: sample.labels.map { ($0.name, $0.value) })
             return sample.name == name && found.merging(labels) { $1 } == found
-        }.reduce(0) { $0 + $1.value }
+        }
+    }
+
+    /// The sum of these samples.
+    func metric(_ node: Int, _ name: String, _ labels: [String: String] = [:]) throws -> Double {
+        try samples(node, name, labels).reduce(0) { $0 + $1.value }
     }
 
     func agentPid(_ node: Int) throws -> pid_t {

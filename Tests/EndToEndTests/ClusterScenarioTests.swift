@@ -89,7 +89,9 @@ extension EndToEnd {
             try cluster.removeBlobs()
             try cluster.mountAndRead(2, image).expectSuccess(.seconds(30))
             #expect(try cluster.stat(2).bytes(from: "peer") > 7_000_000)
-            #expect(try cluster.peer(1, of: 2)?.state == "alive")
+            // A busy machine may have a node suspected; it says that it lives.
+            let goesOn = try Wait.until(.seconds(10)) { try cluster.peer(1, of: 2)?.state == "alive" }
+            #expect(goesOn, "node 1 is dead to node 2")
             // They have what they read from the registry: nobody gave them a byte.
             for node in [3, 4] { #expect(try cluster.stat(node).bytes(from: "peer") == 0) }
             let toSecond = try #require(try cluster.peer(2, of: 1)).sentBytes
@@ -130,7 +132,8 @@ extension EndToEnd {
             #expect(pidsNow == pids, "a node was restarted")
             for node in 1...2 {
                 #expect(try cluster.stat(node).reads.denied == 0)
-                #expect(try cluster.metric(node, "chunkd_peer_refusals_total") == 0, "node \(node) refused somebody")
+                let refusals = try cluster.samples(node, "chunkd_peer_refusals_total").filter { $0.value > 0 }
+                #expect(refusals.isEmpty, "node \(node) refused somebody")
             }
             // A newcomer knows the new authority only: what all say of themselves must be signed by it by now.
             try cluster.scenario("kill", "3")

@@ -191,6 +191,30 @@ import Testing
         await server.stop()
     }
 
+    @Test func whoClosesInTheMiddleOfSomethingIsNotRefused() async throws {
+        let server = try await server()
+        let output = try await RawClient.run(
+            port: server.port, files: try await pki.files("leaving"),
+            """
+            for part in [b'GET / HTTP/1.1\\r\\n', b'POST / HTTP/1.1\\r\\nHost: h\\r\\nContent-Length: 9\\r\\n\\r\\nab']:
+                c = connect()
+                c.sendall(b'GET / HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n')
+                assert c.recv(4096)
+                c.sendall(part)
+                c.settimeout(15)
+                try: c.unwrap()
+                except OSError: pass
+                print(closed(c))
+            c = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+            c.shutdown(socket.SHUT_WR)
+            print(closed(c))
+            """)
+        #expect(output.text == "True\nTrue\nTrue\n", "\(output.errors)")
+        #expect(await Wait.eventually(.seconds(5)) { log.disconnected.count == 2 }, "\(log.events)")
+        #expect(log.refusals.isEmpty, "\(log.events)")
+        await server.stop()
+    }
+
     @Test func aNameHasOnlySoManyConnections() async throws {
         var limits = PeerServerLimits()
         limits.connectionsPerName = 3

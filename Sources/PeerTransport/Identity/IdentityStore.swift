@@ -4,8 +4,9 @@ import Synchronization
 
 /// The identity in use: loaded from files, looked at again on every `tick`, replaced whole or not at all.
 ///
-/// Half-written, mismatched, expired or missing files change nothing: the last good identity stays, and the observer is
-/// told once per change of the files. Safe from any thread.
+/// Half-written, mismatched, expired or missing files change nothing: the last good identity stays. The observer is told
+/// once per change of the files, and while there is an identity in use only when a second look finds them no different:
+/// who replaces a key and then its certificate is not told of the moment between. Safe from any thread.
 package final class IdentityStore: Sendable {
     private struct State {
         var current: PeerIdentity?
@@ -14,6 +15,8 @@ package final class IdentityStore: Sendable {
         var told: (reason: PeerRefusalReason, signature: IdentityFiles.Signature)?
         /// The files that were read last, whether they were good or not.
         var signature: IdentityFiles.Signature?
+        /// Bad files that were seen once.
+        var unsettled: IdentityFiles.Signature?
         var generation: UInt64 = 0
         var listeners: [@Sendable (PeerIdentity) -> Void] = []
     }
@@ -82,6 +85,10 @@ package final class IdentityStore: Sendable {
                 for listener in listeners { listener(identity) }
             } catch {
                 let isNews = state.withLock { state in
+                    guard state.current == nil || state.unsettled == before else {
+                        state.unsettled = before
+                        return false
+                    }
                     let isNews = state.told.map { $0 != (error.reason, before) } ?? true
                     state.failure = error
                     state.told = (error.reason, before)

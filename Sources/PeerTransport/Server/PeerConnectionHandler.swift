@@ -103,9 +103,12 @@ final class PeerConnectionHandler: ChannelInboundHandler {
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
         switch state {
-        case .handshaking: refuse(handshake.failure(error))
+        case .handshaking:
+            guard let failure = handshake.failure(error) else { return close() }
+            refuse(failure)
         case .idle, .receiving:
-            guard let error = error as? HTTPParserError else { return close() }
+            // A peer that closes within its request has given it up: it has done nothing wrong.
+            guard let error = error as? HTTPParserError, error != .invalidEOFState else { return close() }
             refuse(IdentityError(error == .headerOverflow ? .headersTooLarge : .malformedRequest, "\(error)"))
         case .answering, .sending, .closing: close()
         }

@@ -1,3 +1,4 @@
+import NIOCore
 import NIOSSL
 
 /// What one connection's handshake finds out. Belongs to the channel's event loop.
@@ -45,9 +46,12 @@ final class PeerHandshake {
         return (try identity.verifier.nameOfResumed(leaf: leaf), [leaf])
     }
 
-    /// Why a handshake failed. BoringSSL's errors have no numbers in NIOSSL's interface: they are told by their names.
-    func failure(_ error: any Error) -> IdentityError {
+    /// Why a handshake failed; nil when the peer just closed, as one does that gives up or reloads its certificate.
+    /// BoringSSL's errors have no numbers in NIOSSL's interface: they are told by their names.
+    func failure(_ error: any Error) -> IdentityError? {
         if let refusal { return refusal }
+        if case .handshakeFailed(.sslError([.eofDuringHandshake])) = error as? NIOSSLError { return nil }
+        if error is IOError { return nil }
         let text = "\(error)"
         let reason: PeerRefusalReason =
             if text.contains("PEER_DID_NOT_RETURN_A_CERTIFICATE") {
