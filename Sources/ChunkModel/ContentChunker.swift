@@ -8,6 +8,9 @@
 /// the average as after it, which keeps chunks near the average without forced cuts. With the defaults the mean on random
 /// data is 126 blocks (503 KiB). Runs of zeros are cut by the maximum.
 ///
+/// Beside the content the caller may know where files begin and end: every such edge ends a chunk, whatever its size, so
+/// that who reads a file gets no neighbour's bytes, and the file has the same chunks wherever it lies.
+///
 /// Feed bytes in order with `feed`, then call `finish`. Memory is one block. Use a value on one thread. The hash and the
 /// rules are frozen: docs/formats/image.md, tests with fixed vectors.
 package struct ContentChunker {
@@ -48,9 +51,13 @@ package struct ContentChunker {
     private var start: UInt64 = 0
     /// A block that has begun, when what was fed ended inside it.
     private var partial: [UInt8] = []
+    /// Where chunks end in any case, the next one last.
+    private var edges: [UInt64]
 
-    package init(_ parameters: Parameters = .standard) {
+    /// - Parameter edges: offsets where chunks end in any case, ascending, multiples of 4096 above 0.
+    package init(_ parameters: Parameters = .standard, edges: [UInt64] = []) {
         self.parameters = parameters
+        self.edges = edges.reversed()
         hardBits = (parameters.average / Limits.blockSize).trailingZeroBitCount
         partial.reserveCapacity(Limits.blockSize)
     }
@@ -88,13 +95,23 @@ package struct ContentChunker {
         offset += UInt64(Limits.blockSize)
         let size = Int(offset - start)
         let ends =
-            if size >= parameters.max { true } else if size < parameters.min { false } else {
+            if isEdge() || size >= parameters.max { true } else if size < parameters.min || isNearEdge { false } else {
                 hash.leadingZeroBitCount >= (size < parameters.average ? hardBits : hardBits - 1)
             }
         guard ends else { return }
         start = offset
         cut(offset)
     }
+
+    /// Whether the block just taken ends at an edge.
+    private mutating func isEdge() -> Bool {
+        guard edges.last == offset else { return false }
+        edges.removeLast()
+        return true
+    }
+
+    /// Whether a cut here would leave a chunk below the minimum before the next edge.
+    private var isNearEdge: Bool { edges.last.map { $0 - offset < UInt64(parameters.min) } ?? false }
 
     /// The frozen 64-bit hash of one 4 KiB block.
     ///

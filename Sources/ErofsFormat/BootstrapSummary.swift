@@ -17,3 +17,16 @@ package struct BootstrapSummary: Equatable, Sendable {
 
     package var inodes: Int { regularFiles + directories + symlinks + specialFiles }
 }
+
+/// A stretch of one file's data on one device.
+package struct DataRun: Equatable, Sendable {
+    /// From 1; 0 is the bootstrap.
+    package var device: Int
+    /// In bytes; starts on a block boundary.
+    package var range: Range<UInt64>
+
+    package init(device: Int, range: Range<UInt64>) {
+        self.device = device
+        self.range = range
+    }
+}

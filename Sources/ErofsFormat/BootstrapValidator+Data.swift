@@ -70,6 +70,7 @@ extension BootstrapValidator {
         }
         try charge(count * unit, inode.place)
         summary.extents += Int(count)
+        var run: DataRun?
         for number in 0..<count {
             let at = table + number * unit
             let block: UInt32 = try bytes.integer(at: hasIndexes ? at + 4 : at, inode.place)
@@ -77,7 +78,21 @@ extension BootstrapValidator {
             let device: UInt16 = hasIndexes ? try bytes.integer(at: at + 2, inode.place) : 0
             let used = min(inode.size - (number << bits), 1 << bits)
             try checkExtent(inode, chunk: number, device: device, block: block, used: used)
+            if dataRuns != nil { extend(&run, device: Int(device), from: UInt64(block) * Self.blockSize, by: used) }
         }
+        if let run { dataRuns?.append(run) }
+    }
+
+    /// Makes an extent part of the file's run when it follows it, or else the beginning of the next.
+    private mutating func extend(_ run: inout DataRun?, device: Int, from start: UInt64, by count: UInt64) {
+        if let last = run {
+            if last.device == device, last.range.upperBound == start {
+                run?.range = last.range.lowerBound..<start + count
+                return
+            }
+            dataRuns?.append(last)
+        }
+        run = DataRun(device: device, range: start..<start + count)
     }
 
     /// `used` bytes from `block` on must exist: past a device's end the kernel reads zeros without an error.

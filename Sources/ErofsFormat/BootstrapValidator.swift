@@ -39,6 +39,8 @@ package struct BootstrapValidator {
     var visited: [UInt64]
     /// Where inodes with more than one xattr keep them, when asked for: (offset, size), for `BootstrapFinisher`.
     var xattrAreas: [(offset: UInt64, size: UInt64)]?
+    /// Where files' data lies on the devices, when asked for.
+    var dataRuns: [DataRun]?
 
     /// Walks the whole image; throws at the first thing that is not right.
     ///
@@ -52,6 +54,17 @@ package struct BootstrapValidator {
         var walk = try BootstrapValidator(image, devices: devices)
         try walk.run()
         return walk.summary
+    }
+
+    /// The same, and where the data of files lies: in order of the walk, one run at least for each file with chunks, more for
+    /// one that is not in one piece. Runs overlap where files share data.
+    package static func survey(
+        _ image: UnsafeRawBufferPointer, devices: [UInt64]
+    ) throws(ErofsError) -> (summary: BootstrapSummary, runs: [DataRun]) {
+        var walk = try BootstrapValidator(image, devices: devices)
+        walk.dataRuns = []
+        try walk.run()
+        return (walk.summary, walk.dataRuns ?? [])
     }
 
     init(_ image: UnsafeRawBufferPointer, devices: [UInt64]) throws(ErofsError) {

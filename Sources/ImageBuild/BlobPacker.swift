@@ -30,10 +30,11 @@ struct BlobPacker {
     let cancellation: Cancellation
     let progress: @Sendable (BuildProgress) -> Void
 
-    /// Packs the blob at `path`; `directory` takes the stored blob when it is another file.
-    func pack(_ path: String, size: UInt64, in directory: BuildDirectory) throws -> PackedBlob {
+    /// Packs the blob at `path`; `directory` takes the stored blob when it is another file. Chunks end at `edges`,
+    /// whatever their content.
+    func pack(_ path: String, size: UInt64, edges: [UInt64], in directory: BuildDirectory) throws -> PackedBlob {
         let blob = try File(path: path, flags: O_RDONLY)
-        let (ends, rawDigest) = try cut(blob, size)
+        let (ends, rawDigest) = try cut(blob, size, edges)
         let output: File?
         let storedPath: String
         switch options.format {
@@ -56,8 +57,8 @@ struct BlobPacker {
     // MARK: cutting
 
     /// The chunks' ends, and the digest of the whole.
-    private func cut(_ blob: File, _ size: UInt64) throws -> (ends: [UInt64], digest: Digest) {
-        var chunker = ContentChunker(options.chunking)
+    private func cut(_ blob: File, _ size: UInt64, _ edges: [UInt64]) throws -> (ends: [UInt64], digest: Digest) {
+        var chunker = ContentChunker(options.chunking, edges: edges)
         var hasher = SHA256()
         var ends: [UInt64] = []
         try FileTransfer.each(blob, cancellation) { piece in

@@ -14,6 +14,8 @@ struct ErofsImage: Sendable {
     /// Bytes of the raw blob.
     let rawSize: UInt64
     let summary: BootstrapSummary
+    /// Where files' data lies.
+    let runs: [DataRun]
 
     /// Raw sizes of the devices, as the bootstrap names them.
     var devices: [UInt64] { blobPath == nil ? [] : [rawSize] }
@@ -66,8 +68,21 @@ struct ErofsImage: Sendable {
         } catch {
             throw ImageBuildError(.invalidImage, "what mkfs.erofs made of this tree cannot be mounted", cause: error)
         }
-        let summary = try bootstrap.withUnsafeBytes { try BootstrapValidator.validate($0, devices: devices) }
-        return ErofsImage(bootstrap: bootstrap, blobPath: hasData ? blob : nil, rawSize: rawSize, summary: summary)
+        let (summary, runs) = try bootstrap.withUnsafeBytes { try BootstrapValidator.survey($0, devices: devices) }
+        return ErofsImage(
+            bootstrap: bootstrap, blobPath: hasData ? blob : nil, rawSize: rawSize, summary: summary, runs: runs)
+    }
+
+    /// Where files of `size` bytes or more begin and end in the raw blob, ascending, in whole blocks.
+    func edges(ofFilesFrom size: Int) -> [UInt64] {
+        let block = UInt64(Limits.blockSize)
+        var edges: Set<UInt64> = []
+        for run in runs where run.device == 1 && run.range.count >= size {
+            edges.insert(run.range.lowerBound)
+            edges.insert((run.range.upperBound + block - 1) / block * block)
+        }
+        edges.remove(0)
+        return edges.sorted()
     }
 
     private static func mkfs(_ arguments: [String], _ cancellation: Cancellation) throws {

@@ -51,7 +51,8 @@ package struct ImageBuilder: Sendable {
             var blob: PackedBlob?
             if let path = image.blobPath {
                 let packer = BlobPacker(options: options, cancellation: cancellation, progress: progress)
-                blob = try packer.pack(path, size: image.rawSize, in: directory)
+                blob = try packer.pack(
+                    path, size: image.rawSize, edges: image.edges(ofFilesFrom: options.chunking.min), in: directory)
             }
             return try ImageParts(image, blob, config: tree.config, options)
         }

@@ -6,8 +6,10 @@ struct ContentChunkerTests {
     /// Smaller sizes than the defaults keep the data small; the rules are the same.
     private let small = ContentChunker.Parameters(min: 16 << 10, average: 64 << 10, max: 128 << 10)
 
-    private func ends(_ data: [UInt8], _ parameters: ContentChunker.Parameters, pieces: Int = .max) -> [UInt64] {
-        var chunker = ContentChunker(parameters)
+    private func ends(
+        _ data: [UInt8], _ parameters: ContentChunker.Parameters, edges: [UInt64] = [], pieces: Int = .max
+    ) -> [UInt64] {
+        var chunker = ContentChunker(parameters, edges: edges)
         var out: [UInt64] = []
         data.withUnsafeBytes { raw in
             var at = 0
@@ -105,6 +107,29 @@ struct ContentChunkerTests {
         #expect(behind.count > 50)
         #expect(behind.allSatisfy { after.contains($0 + shift) }, "seed \(seed)")
         #expect(before.filter { $0 <= UInt64(at) }.allSatisfy { after.contains($0) })
+    }
+
+    @Test func edgesEndChunksAndAFileIsCutAlikeWhereverItLies() throws {
+        let parameters = try #require(small)
+        let seed = UInt64.random(in: 0 ... .max)
+        print("seed \(seed)")
+        let file = random(3 << 20, seed: seed)
+        var cuts: [[UInt64]] = []
+        for before in [4096, 1 << 20, 1_204_224] {
+            let data = random(before, seed: seed &+ 1) + file + random(1 << 20, seed: seed &+ 2)
+            let edges = [UInt64(before), UInt64(before + file.count)]
+            let all = ends(data, parameters, edges: edges, pieces: 10_000)
+            #expect(Set(all).isSuperset(of: edges), "seed \(seed)")
+            cuts.append(all.filter { (edges[0]...edges[1]).contains($0) }.map { $0 - edges[0] })
+            // A chunk below the minimum ends at an edge that follows another one closely, or a cut by the maximum.
+            for (end, size) in zip(all, sizes(all)) where size < parameters.min && end != all.last {
+                let start = end - size
+                let isAfterEdge = start == 0 || edges.contains(start)
+                let before = all.last { $0 < start } ?? 0
+                #expect(edges.contains(end) && (isAfterEdge || start - before == parameters.max), "seed \(seed)")
+            }
+        }
+        #expect(cuts[0].count > 20 && cuts[1] == cuts[0] && cuts[2] == cuts[0], "seed \(seed)")
     }
 
     @Test func nothingGivesNoChunkAndLittleGivesOne() {

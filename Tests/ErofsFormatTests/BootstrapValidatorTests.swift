@@ -84,6 +84,21 @@ struct BootstrapValidatorTests {
         return (last.offset, last.nid)
     }
 
+    @Test func aSurveyTellsWhereTheDataOfFilesLies() throws {
+        let (summary, runs) = try fixture.bootstrap.withUnsafeBytes {
+            try BootstrapValidator.survey($0, devices: fixture.devices)
+        }
+        #expect(summary == (try validate(fixture.bootstrap)))
+        // Files of several EROFS chunks that follow each other are in one piece.
+        let sizes = runs.map { $0.range.upperBound - $0.range.lowerBound }
+        for size in [4096, 4097, (1 << 20) - 1, 1 << 20, (1 << 20) + 1] as [UInt64] {
+            #expect(sizes.contains(size), "\(size)")
+        }
+        #expect(runs.allSatisfy { $0.device == 1 && $0.range.lowerBound % 4096 == 0 })
+        #expect(runs.map(\.range.upperBound).max() ?? 0 <= fixture.devices[0])
+        #expect(runs.map(\.range.upperBound).max() ?? 0 > fixture.devices[0] - 4096)
+    }
+
     @Test func aWholeTreeIsCounted() throws {
         let summary = try validate(fixture.bootstrap)
         #expect(summary.regularFiles == 8 + 300 + 1)

@@ -104,6 +104,37 @@ struct DirectoryBuildTests {
         #expect(first.manifestDigest == again.manifestDigest)
     }
 
+    @Test func aLargeFileHasChunksOfItsOwnAndTheSameOnesInEveryImage() async throws {
+        let seed = printedSeed()
+        let sizes = [200_000, 1_000_000, 3_000_001]
+        var indexes: [ChunkIndex] = []
+        for (number, names) in [["b", "d", "f"], ["0", "c", "z"]].enumerated() {
+            let tree = try workshop.scratch.makeDirectory("tree-\(number)")
+            var neighbours = SeededGenerator(seed: seed &+ UInt64(number))
+            for name in ["a", "c1", "e", "y"] {
+                try Directory.replaceFile(tree + "/" + name, neighbours.bytes(30_000 * (number + 1)))
+            }
+            for (name, size) in zip(names, sizes) {
+                var large = SeededGenerator(seed: ~seed &+ UInt64(size))
+                try Directory.replaceFile(tree + "/" + name, large.bytes(size))
+            }
+            try await workshop.build(.directory(tree), to: "image-\(number)")
+            let parts = try await workshop.parts("image-\(number)")
+            indexes.append(try ChunkIndex(caibx: try workshop.contents(try #require(parts.index))))
+        }
+        let chunks = indexes.map { index in
+            Set((0..<index.count).map { Sized(digest: index[$0].digest, size: index[$0].range.count) })
+        }
+        // What both have: all of the large files, and nothing else.
+        let shared = chunks[0].intersection(chunks[1]).reduce(0) { $0 + $1.size }
+        #expect(shared == sizes.reduce(0) { $0 + ($1 + 4095) / 4096 * 4096 }, "seed \(seed)")
+    }
+
+    private struct Sized: Hashable {
+        let digest: Digest
+        let size: Int
+    }
+
     @Test func aTreeWithoutDataHasABootstrapAlone() async throws {
         let tree = try workshop.scratch.makeDirectory("tree")
         try Command.run(
