@@ -121,7 +121,8 @@ package final class AgentRuntime: Service {
             doctorParts: DoctorParts(
                 catalogue: catalogue, registry: registry, disk: disk, stateDirectory: settings.stateDirectory,
                 gateSocket: settings.gateSocket, configuredHosts: settings.registries.map(\.host)),
-            quota: settings.quota.highWaterBytes, spans: spans, cluster: cluster)
+            quota: settings.quota.highWaterBytes,
+            mirrorQuota: settings.mirror.enabled ? settings.mirror.quotaBytes : nil, spans: spans, cluster: cluster)
         snapshots = ledger.map { [images, gate] ledger in
             SnapshotService(
                 ledger: ledger,

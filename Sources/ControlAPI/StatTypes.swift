@@ -85,6 +85,22 @@ package struct IntegrityStat: Codable, Equatable, Sendable {
     package init() {}
 }
 
+/// Ordinary images through the mirror, since chunkd started: bytes of whole blobs.
+package struct MirrorStat: Codable, Equatable, Sendable {
+    package var bytesFromPeers: UInt64 = 0
+    package var bytesFromRegistries: UInt64 = 0
+    /// Given to containerd from this node's disk.
+    package var bytesFromCache: UInt64 = 0
+    package var bytesToPeers: UInt64 = 0
+    /// Blobs that could not be had: containerd went on to the registry.
+    package var failures: UInt64 = 0
+    /// On this node's disk, and the most that may be.
+    package var cacheBytes: UInt64 = 0
+    package var quotaBytes: UInt64 = 0
+
+    package init() {}
+}
+
 /// Answer to `GET /v1/stat`.
 package struct StatReply: Codable, Equatable, Sendable {
     package var apiVersion = ControlVersion.current
@@ -111,6 +127,8 @@ package struct StatReply: Codable, Equatable, Sendable {
     /// Bytes of resident chunks in the cache, and the high water mark of the quota (0: none).
     package var cacheBytes: UInt64 = 0
     package var quotaBytes: UInt64 = 0
+    /// Nil unless ordinary images are mirrored.
+    package var mirror: MirrorStat?
 
     package init() {}
 }

@@ -89,6 +89,7 @@ enum StatText {
                 Table.render(
                     header: ["SOURCE", "CHUNKS", "BYTES", "ERRORS", "P50", "P99"], rows: rows, right: [1, 2, 3, 4, 5]))
         }
+        if let mirror = stat.mirror { parts.append(Table.pairs(self.mirror(mirror))) }
         if !stat.images.isEmpty { parts.append(ImagesText.table(stat.images)) }
         if !stat.errors.isEmpty {
             parts.append(
@@ -100,6 +101,20 @@ enum StatText {
             parts.append(Table.render(header: ["QUARANTINED", "NAME", "REASON"], rows: rows))
         }
         return parts.joined(separator: "\n\n")
+    }
+
+    private static func mirror(_ stat: MirrorStat) -> [(String, String)] {
+        let from = [
+            Table.bytes(stat.bytesFromPeers) + " from peers",
+            Table.bytes(stat.bytesFromRegistries) + " from registries",
+            Table.bytes(stat.bytesFromCache) + " from this disk",
+        ]
+        return [
+            ("mirror: layers given", from.joined(separator: ", ")),
+            ("mirror: given to peers", Table.bytes(stat.bytesToPeers)),
+            ("mirror: left to the registry", "\(stat.failures)"),
+            ("mirror: on disk", "\(Table.bytes(stat.cacheBytes)) of \(Table.bytes(stat.quotaBytes))"),
+        ]
     }
 
     private static func summary(_ stat: StatReply) -> [(String, String)] {

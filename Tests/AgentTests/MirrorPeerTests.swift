@@ -6,6 +6,7 @@ import LinuxSystem
 import Membership
 import OCISpec
 import PeerTestSupport
+import PeerTransport
 import RegistryClient
 import Synchronization
 import Telemetry
@@ -19,33 +20,74 @@ import Testing
 
     init() throws { directory = try TemporaryDirectory(prefix: "chunkd-mirror") }
 
-    /// Nodes that see each other.
-    private func with(
-        _ count: Int, _ registry: RegistryFixture, _ body: ([MirrorRig]) async throws -> Void
-    ) async throws {
-        let authority = try await TestAuthority.make()
-        let ports = try (0..<count).map { _ in try Ports.free() }
-        var nodes: [MirrorRig] = []
-        for (number, port) in ports.enumerated() {
-            let files = try await authority.files("node-\(number)")
-            nodes.append(
-                try await MirrorRig(
-                    registry.host, directory: directory.path + "/m\(number)",
-                    peers: (files, authority.trustDomain, port, ports[0])))
+    /// Nodes of one cluster, each in its own directory.
+    private final class Nodes {
+        let registry: RegistryFixture
+        let directory: String
+        let authority: TestAuthority
+        let ports: [UInt16]
+        private let files: [IdentityFiles]
+        private var rigs: [MirrorRig] = []
+
+        init(_ count: Int, _ registry: RegistryFixture, _ directory: String) async throws {
+            self.registry = registry
+            self.directory = directory
+            authority = try await TestAuthority.make()
+            ports = try (0..<count).map { _ in try Ports.free() }
+            var files: [IdentityFiles] = []
+            for number in 0..<count { files.append(try await authority.files("node-\(number)")) }
+            self.files = files
         }
-        let result: Result<Void, any Error>
-        do {
-            let all = nodes
-            let isWhole = await off {
+
+        var all: [MirrorRig] { rigs }
+        subscript(number: Int) -> MirrorRig { rigs[number] }
+
+        func start() async throws {
+            for number in ports.indices { rigs.append(try await start(number)) }
+        }
+
+        private func start(_ number: Int) async throws -> MirrorRig {
+            // The first joins through the last: when it is started again there is somebody to join.
+            let seed = ports[number == 0 ? ports.count - 1 : 0]
+            return try await MirrorRig(
+                registry.host, directory: directory + "/m\(number)",
+                peers: (files[number], authority.trustDomain, ports[number], seed))
+        }
+
+        /// The same node with what it has on disk, in a new process as it were.
+        func restart(_ number: Int) async throws {
+            let old = rigs.remove(at: number)
+            try await old.stop()
+            rigs.insert(try await start(number), at: number)
+        }
+
+        func stop() async throws {
+            while let rig = rigs.popLast() { try await rig.stop() }
+        }
+
+        func areTogether() async -> Bool {
+            let (all, others) = (rigs, rigs.count - 1)
+            return await off {
                 Wait.until(.seconds(30)) {
-                    all.allSatisfy { $0.cluster?.state.withLock { $0.membership.counts.alive } ?? 0 >= count - 1 }
+                    all.allSatisfy { $0.cluster?.state.withLock { $0.membership.counts.alive } ?? 0 >= others }
                 }
             }
-            try #require(isWhole, "the nodes do not find each other")
+        }
+    }
+
+    /// Nodes that see each other.
+    private func with(
+        _ count: Int, _ registry: RegistryFixture, _ body: (Nodes) async throws -> Void
+    ) async throws {
+        let nodes = try await Nodes(count, registry, directory.path)
+        let result: Result<Void, any Error>
+        do {
+            try await nodes.start()
+            try #require(await nodes.areTogether(), "the nodes do not find each other")
             try await body(nodes)
             result = .success(())
         } catch { result = .failure(error) }
-        for node in nodes { try await node.stop() }
+        try await nodes.stop()
         try result.get()
     }
 
@@ -68,12 +110,12 @@ import Testing
         let image = try await OrdinaryImage.push(to: registry, "app", layers: [4_000_000, 3_000_000, 2_000_000])
         try await with(3, registry) { nodes in
             try await withThrowingTaskGroup(of: Void.self) { group in
-                for node in nodes { group.addTask { try await node.pull(image) } }
+                for node in nodes.all { group.addTask { try await node.pull(image) } }
                 try await group.waitForAll()
             }
             let size = UInt64(image.blobs.reduce(0) { $0 + $1.count })
-            let fetched = nodes.reduce(0) { $0 + $1.bytes(from: "registry") }
-            let shared = nodes.reduce(0) { $0 + $1.bytes(from: "peer") }
+            let fetched = nodes.all.reduce(0) { $0 + $1.bytes(from: "registry") }
+            let shared = nodes.all.reduce(0) { $0 + $1.bytes(from: "peer") }
             // A node that has not heard of the others when it needs its first blob fetches that one itself.
             #expect(fetched <= size + size / 2, "\(fetched) bytes from the registry for an image of \(size)")
             #expect(fetched + shared == 3 * size)
@@ -114,6 +156,32 @@ import Testing
             #expect(try await nodes[1].blob(1, of: image).body == image.blobs[1])
             #expect(nodes[1].bytes(from: "registry") == 1_000_000 && nodes[1].bytes(from: "peer") == 0)
             #expect(nodes[1].metrics.cluster.quarantined["wrong_bytes"].value == 1)
+        }
+    }
+
+    @Test("a restarted node gives peers what it has, of a private image too, though nobody there pulls it again")
+    func restarted() async throws {
+        let registry = try RegistryFixture.start(auth: .password)
+        let credential = RegistryCredential.password(username: "u", password: "p")
+        let image = try await OrdinaryImage.push(to: registry, "app", layers: [1_000_000], credential: credential)
+        let other = try await OrdinaryImage.push(to: registry, "other", layers: [500_000], credential: credential)
+        try await with(2, registry) { nodes in
+            try await nodes[0].pull(image, authorization: MirrorRig.good)
+            try await nodes[0].pull(other, authorization: MirrorRig.good)
+            // Of the other nothing is left: nobody needs to hear of it.
+            for digest in other.digests { try Command.run("rm", nodes[0].path(digest)) }
+            try await nodes.restart(0)
+            #expect(nodes[0].cluster?.state.withLock { $0.wholes.count } == 1)
+            let records = try Directory.names(nodes[0].directory + "/images")
+            #expect(records == [image.manifest.hex])
+
+            try #require(await nodes.areTogether(), "the nodes do not find each other again")
+            #expect(try await nodes[1].manifest(image, authorization: MirrorRig.good).head.status == 200)
+            try await expectComplete(image, at: nodes[0], seenBy: nodes[1])
+            registry.stop()
+            let found = try await nodes[1].blob(1, of: image, authorization: MirrorRig.good)
+            #expect(found.body == image.blobs[1])
+            #expect(nodes[1].bytes(from: "peer") == 1_000_000)
         }
     }
 }

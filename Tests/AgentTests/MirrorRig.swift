@@ -36,7 +36,8 @@ struct OrdinaryImage {
                 hosts: [registry.host: HostConfiguration(usesPlainHTTP: true, credential: credential)]))
         let repository = try Reference(registry: registry.host, repository: name)
         var random = SeededGenerator(seed: UInt64(layers.count) &+ UInt64(name.utf8.count))
-        let blobs = [Array(#"{"os":"linux","architecture":"amd64"}"#.utf8)] + layers.map { random.bytes($0) }
+        let config = #"{"os":"linux","architecture":"amd64","author":"\#(name)"}"#
+        let blobs = [Array(config.utf8)] + layers.map { random.bytes($0) }
         var descriptors: [Descriptor] = []
         for bytes in blobs {
             let digest = SHA256.hash(bytes)

@@ -16,13 +16,18 @@ final class Cluster {
     private let owner: pid_t
     private let scripts: String
     private let settings: String
+    private let hasPrivateRegistry: Bool
     private var original = ""
 
     /// - Parameters:
     ///   - settings: lines of every node's configuration beside those of the script.
     ///   - owner: the process without which nobody needs the cluster.
-    init(nodes: Int, settings: [String] = [], owner: pid_t = getpid()) throws {
+    ///   - hasPrivateRegistry: the registry has TLS and a password, which nodes know.
+    init(
+        nodes: Int, settings: [String] = [], owner: pid_t = getpid(), hasPrivateRegistry: Bool = false
+    ) throws {
         count = nodes
+        self.hasPrivateRegistry = hasPrivateRegistry
         self.owner = owner
         scratch = try ScratchDirectory("cluster")
         directory = scratch.appending("c")
@@ -45,8 +50,15 @@ final class Cluster {
     private var environment: [String: String] {
         [
             "CHUNKD_CLUSTER_DIR": directory, "CHUNKD_PROGRAMS": Programs.directory, "CHUNKD_SETTINGS": settings,
-            "CHUNKD_CLUSTER_OWNER": "\(owner)",
+            "CHUNKD_CLUSTER_OWNER": "\(owner)", "CHUNKD_REGISTRY_TLS": hasPrivateRegistry ? "1" : "",
         ]
+    }
+
+    /// What the registry lets in; nil when that is everybody.
+    var login: (user: String, password: String)? {
+        guard hasPrivateRegistry else { return nil }
+        let text = TemporaryDirectory.text(of: directory + "/registry-tls/password")
+        return ("demo", String(text.prefix { $0 != "\n" }))
     }
 
     /// Runs one of the scripts in cluster/; what it printed.

@@ -113,6 +113,7 @@ extension Cluster {
         let references = ["", "-chunkd"].map { "\(Self.registry)/test/\(name)\($0):1" }
         var command = Command("bash", ["-euo", "pipefail", "-c", ContainerImage.script, "make"])
         command.arguments += [made.path, "\(megabytes)", references[0]]
+        if let login { command.arguments += ["\(login.user):\(login.password)"] }
         try command.require()
         try exec(1, "image", "build", references[0], references[1])
         return ContainerImage(
@@ -135,7 +136,7 @@ struct ContainerImage {
     /// What it prints when it starts: its config's entrypoint, cmd, user and environment are in it.
     static let greeting = "hello from 1234"
 
-    /// DIRECTORY MEGABYTES REFERENCE
+    /// DIRECTORY MEGABYTES REFERENCE [USER:PASSWORD]
     fileprivate static let script = """
         cd "$1"
         mkdir -p bin data/opaque opaque home
@@ -166,6 +167,6 @@ struct ContainerImage {
         mv opaque replaced data/
         find data -type f | LC_ALL=C sort | xargs sha256sum | sed 's|  |  /|' >sums
         nsenter --net=/run/netns/chunkd-reg skopeo copy --quiet --insecure-policy --dest-tls-verify=false \\
-            oci:layout:1 "docker://$3"
+            ${4:+--dest-creds "$4"} oci:layout:1 "docker://$3"
         """
 }

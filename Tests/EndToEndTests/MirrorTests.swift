@@ -20,8 +20,8 @@ extension EndToEnd {
         }
 
         /// A cluster with containerd on each node; `hosts.toml` is ours alone.
-        private func scene(nodes: Int) throws -> (Cluster, [ContainerRuntime]) {
-            let cluster = try Cluster(nodes: nodes, settings: Self.settings)
+        private func scene(nodes: Int, isPrivate: Bool = false) throws -> (Cluster, [ContainerRuntime]) {
+            let cluster = try Cluster(nodes: nodes, settings: Self.settings, hasPrivateRegistry: isPrivate)
             let runtimes = try (1...nodes).map { node in
                 let runtime = try cluster.startContainerd(node, snapshotter: "overlayfs")
                 try Command.run("rm", hosts(cluster, node) + "/\(Cluster.registry)/hosts.toml")
@@ -73,14 +73,41 @@ extension EndToEnd {
             let (cluster, runtimes) = try scene(nodes: 2)
             let image = try cluster.makeContainerImage("app", megabytes: 4)
             _ = try await runtimes[0].pull(image.ordinary)
+            try loseLargeBlobs(cluster)
+            _ = try await runtimes[1].pull(image.ordinary)
+            let stat = try #require(try cluster.stat(2).mirror)
+            #expect(stat.bytesFromPeers > 4_000_000 && stat.cacheBytes > 4_000_000 && stat.failures == 0)
+            #expect(try cluster.stat(1).mirror?.bytesToPeers == stat.bytesFromPeers)
+        }
+
+        /// Takes the large layer from the registry: no manifest, config or other layer is so large.
+        private func loseLargeBlobs(_ cluster: Cluster) throws {
             let large = try cluster.scratch.makeDirectory("set-aside")
-            // Its blobs are larger than any manifest, config or other layer of the image.
             try Command.run(
                 "sh", "-c",
                 "find \(cluster.directory)/registry/docker/registry/v2/blobs -name data -size +3M -exec mv {} \(large)/ ';'"
             )
-            _ = try await runtimes[1].pull(image.ordinary)
-            #expect(try cluster.metric(2, "chunkd_mirror_bytes_total", ["source": "peer"]) > 4e6)
+        }
+
+        @Test("a private image: the pull's credentials open it, none and wrong ones do not; a peer gives its layers")
+        func privateImage() async throws {
+            let (cluster, runtimes) = try scene(nodes: 2, isPrivate: true)
+            let image = try cluster.makeContainerImage("app", megabytes: 4)
+            let (user, password) = try #require(cluster.login)
+            func pull(_ number: Int, with password: String) async throws {
+                _ = try await runtimes[number].pull(image.ordinary, username: user, password: password)
+            }
+            await #expect(throws: (any Error).self) { _ = try await runtimes[0].pull(image.ordinary) }
+            await #expect(throws: (any Error).self) { try await pull(0, with: "wrong") }
+            try await pull(0, with: password)
+            try loseLargeBlobs(cluster)
+            await #expect(throws: (any Error).self) { _ = try await runtimes[1].pull(image.ordinary) }
+            await #expect(throws: (any Error).self) { try await pull(1, with: "wrong") }
+            #expect(try cluster.stat(2).mirror?.bytesFromPeers == 0)
+            try await pull(1, with: password)
+            #expect(try #require(cluster.stat(2).mirror).bytesFromPeers > 4_000_000)
+            let direct = cluster.downloads(of: image.repository).filter { $0.isContainerd && $0.status < 300 }
+            #expect(direct.isEmpty, "past the mirror: \(direct.map(\.name))")
         }
 
         @Test("chunkd killed in the middle of a layer, and then gone: pulls succeed all the same")

@@ -26,16 +26,23 @@ extension ClusterNode {
 
     // MARK: - Joining
 
-    /// This node is interested in an ordinary image from now on. Returns once the trackers have said who else is.
-    func join(_ image: WholeImage) async {
+    /// This node has some of an ordinary image, which nobody pulls just now. False when that is known.
+    @discardableResult
+    func announce(_ image: WholeImage) -> Bool {
         let time = now
         let isNew = state.withLock { state in
             guard state.wholes[image.id] == nil else { return false }
             state.wholes[image.id] = image
             return true
         }
-        guard isNew else { return }
+        guard isNew else { return false }
         perform(state.withLock { $0.publish(whole: image.id, now: time) })
+        return true
+    }
+
+    /// This node is interested in an ordinary image from now on. Returns once the trackers have said who else is.
+    func join(_ image: WholeImage) async {
+        guard announce(image) else { return }
         await askTrackers([image.id])
         // Cancelled: nobody waits any more.
         try? await Task.sleep(for: Self.wholeSettling)

@@ -13,8 +13,8 @@ struct MirrorBook {
         let blobs: [Descriptor]
         /// Its name among peers; nil when it is not shared.
         let id: WireID?
-        /// With what its manifest could be had, and until when that is taken to hold.
-        fileprivate(set) var access: (MirrorAccess, until: Duration)
+        /// With what its manifest could be had, and until when that is taken to hold; nil when that was before a restart.
+        fileprivate let access: (MirrorAccess, until: Duration)?
         fileprivate var lastUsed: Duration
     }
 
@@ -33,16 +33,20 @@ struct MirrorBook {
     private var images: [Digest: Image] = [:]
     private var grants: [Grant: Duration] = [:]
 
-    /// Takes in an image whose manifest these credentials have just been given. Returns images that were forgotten for it.
+    func has(_ manifest: Digest) -> Bool { images[manifest] != nil }
+
+    /// Takes in an image whose manifest these credentials have just been given, or an earlier process was. Returns images
+    /// that were forgotten for it.
     mutating func note(
-        _ manifest: Digest, _ blobs: [Descriptor], of repository: Reference, id: WireID?, by access: MirrorAccess,
+        _ manifest: Digest, _ blobs: [Descriptor], of repository: Reference, id: WireID?, by access: MirrorAccess?,
         now: Duration
     ) -> [Image] {
         var forgotten: [Image] = []
         // Another key is another image to peers.
         if let old = images[manifest], old.id != id { forgotten.append(old) }
         images[manifest] = Image(
-            manifest: manifest, repository: repository, blobs: blobs, id: id, access: (access, now + Self.trusted),
+            manifest: manifest, repository: repository, blobs: blobs, id: id,
+            access: access.map { ($0, now + Self.trusted) },
             lastUsed: now)
         while images.count > Self.maxImages,
             let oldest = images.values.min(by: { ($0.lastUsed, $0.manifest) < ($1.lastUsed, $1.manifest) })
@@ -87,5 +91,5 @@ struct MirrorBook {
 
 extension MirrorBook.Image {
     /// What it may be fetched with at the registry for a peer's sake.
-    func access(now: Duration) -> MirrorAccess? { now < access.until ? access.0 : nil }
+    func access(now: Duration) -> MirrorAccess? { access.flatMap { now < $0.until ? $0.0 : nil } }
 }

@@ -45,12 +45,14 @@ final class MirrorEndpoint: Sendable {
             MirrorService.Parts(
                 registries: Set(settings.registries),
                 accesses: MirrorAccesses(registry, nodeCredentials: settings.usesNodeCredentials), cache: cache,
-                disk: disk, cluster: cluster, sharing: sharing, metrics: metrics, logger: logger))
+                records: try ImageRecords(directory: directory + "/images"), disk: disk, cluster: cluster,
+                sharing: sharing, metrics: metrics, logger: logger))
         cluster?.wholeSupplier.withLock { $0 = service }
     }
 
-    /// Serves until `stop`.
+    /// Serves until `stop`. The cluster is running.
     func run() async throws {
+        await service.restore()
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         let server: MirrorServer
         do {

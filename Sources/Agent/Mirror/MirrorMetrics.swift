@@ -1,3 +1,4 @@
+import ControlAPI
 import Mirror
 import OCISpec
 import RegistryClient
@@ -23,17 +24,20 @@ struct MirrorMetrics: Sendable {
         case busy, failed
     }
 
+    private static let failureReasons =
+        MirrorFlight.Failure.allCases.map(\.rawValue) + BlobCache.NoRoom.allCases.map(\.rawValue)
+
     let requests: MetricFamily<Counter>
     let bytes: MetricFamily<Counter>
     let sentToPeers: Counter
     let failures: MetricFamily<Counter>
+    let recordErrors: MetricFamily<Counter>
     let cacheBytes: Gauge
     let evicted: Counter
 
     init(_ registry: MetricsRegistry) {
         let results =
-            Outcome.allCases.map(\.rawValue) + MirrorRefusal.allCases.map(\.rawValue)
-            + MirrorFlight.Failure.allCases.map(\.rawValue) + BlobCache.NoRoom.allCases.map(\.rawValue)
+            Outcome.allCases.map(\.rawValue) + MirrorRefusal.allCases.map(\.rawValue) + Self.failureReasons
         requests = registry.counters(
             "chunkd_mirror_requests_total", "Requests to the mirror endpoint.",
             labels: [
@@ -46,13 +50,25 @@ struct MirrorMetrics: Sendable {
         sentToPeers = registry.counter("chunkd_mirror_peer_sent_bytes_total", "Bytes of whole blobs given to peers.")
         failures = registry.counters(
             "chunkd_mirror_failures_total", "Whole blobs that could not be had; containerd goes on to the registry.",
-            labels: [
-                MetricLabel(
-                    "reason",
-                    values: MirrorFlight.Failure.allCases.map(\.rawValue) + BlobCache.NoRoom.allCases.map(\.rawValue))
-            ])
+            labels: [MetricLabel("reason", values: Self.failureReasons)])
+        recordErrors = registry.counters(
+            "chunkd_mirror_record_errors_total", "Images that could not be remembered over restarts.",
+            labels: [MetricLabel("operation", values: ["read", "write"])])
         cacheBytes = registry.gauge("chunkd_mirror_cache_bytes", "Bytes of whole blobs on this node's disk.")
         evicted = registry.counter(
             "chunkd_mirror_evicted_blobs_total", "Whole blobs removed to make room, or because they were damaged.")
+    }
+
+    /// As `chunkctl stat` shows them.
+    func stat(quota: UInt64) -> MirrorStat {
+        var stat = MirrorStat()
+        stat.bytesFromPeers = bytes["peer"].value
+        stat.bytesFromRegistries = bytes["registry"].value
+        stat.bytesFromCache = bytes["cache"].value
+        stat.bytesToPeers = sentToPeers.value
+        stat.failures = Self.failureReasons.reduce(0) { $0 + failures[$1].value }
+        stat.cacheBytes = UInt64(max(0, cacheBytes.value))
+        stat.quotaBytes = quota
+        return stat
     }
 }

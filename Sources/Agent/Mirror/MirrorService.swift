@@ -15,6 +15,7 @@ final class MirrorService: MirrorResponder {
         let registries: Set<String>
         let accesses: MirrorAccesses
         let cache: BlobCache
+        let records: ImageRecords
         /// For reading, hashing and syncing blobs.
         let disk: WorkQueue
         let cluster: ClusterNode?
@@ -94,24 +95,37 @@ final class MirrorService: MirrorResponder {
     private func note(
         _ manifest: Manifest, _ found: FetchedManifest, _ reference: Reference, _ access: MirrorAccess
     ) async {
+        let (digest, blobs) = (found.descriptor.digest, Self.blobs(of: manifest))
+        guard !blobs.isEmpty else { return }
+        var image: WholeImage?
+        if let key = await key(found, reference, access), parts.cluster != nil {
+            image = whole(digest, blobs, key.value)
+        }
+        let forgotten = book.withLock { $0.note(digest, blobs, of: reference, id: image?.id, by: access, now: now) }
+        for old in forgotten {
+            if let id = old.id { parts.cluster?.leave(whole: id) }
+            await forget(old.manifest)
+        }
+        guard let image else { return }
+        await remember(image, found.bytes, of: reference)
+        await parts.cluster?.join(image)
+    }
+
+    /// Config and layers, each digest once.
+    static func blobs(of manifest: Manifest) -> [Descriptor] {
         var blobs: [Descriptor] = []
         for blob in [manifest.config] + manifest.layers
         where blob.size > 0 && !blobs.contains(where: { $0.digest == blob.digest }) {
             blobs.append(blob)
         }
-        guard !blobs.isEmpty else { return }
-        var image: WholeImage?
-        if let key = await key(found, reference, access), parts.cluster != nil {
-            image = WholeImage(found.descriptor.digest, blobs, key: key.value)
-            for blob in blobs where parts.cache.has(blob.digest, size: blob.size) {
-                image?.note(blob.digest, isHere: true)
-            }
-        }
-        let forgotten = book.withLock {
-            $0.note(found.descriptor.digest, blobs, of: reference, id: image?.id, by: access, now: now)
-        }
-        for old in forgotten { if let id = old.id { parts.cluster?.leave(whole: id) } }
-        if let image { await parts.cluster?.join(image) }
+        return blobs
+    }
+
+    /// The image as peers may know it, with what of it is here.
+    func whole(_ digest: Digest, _ blobs: [Descriptor], _ key: ManifestKey?) -> WholeImage {
+        var image = WholeImage(digest, blobs, key: key)
+        for blob in blobs where parts.cache.has(blob.digest, size: blob.size) { image.note(blob.digest, isHere: true) }
+        return image
     }
 
     private struct SharingKey {

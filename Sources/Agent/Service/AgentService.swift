@@ -15,6 +15,8 @@ package final class AgentService: ControlService {
     let logger: Logger
     let doctorParts: DoctorParts
     let quota: UInt64
+    /// Nil unless ordinary images are mirrored.
+    private let mirrorQuota: UInt64?
     let spans: SpanRecorder
     private let started = Monotonic.now
     /// chunkgate says it lost its group while images were mounted.
@@ -27,7 +29,8 @@ package final class AgentService: ControlService {
 
     init(
         images: ImageService, gate: GateClient, pipeline: FetchPipeline, metrics: AgentMetrics, logger: Logger,
-        doctorParts: DoctorParts, quota: UInt64, spans: SpanRecorder, cluster: ClusterNode? = nil
+        doctorParts: DoctorParts, quota: UInt64, mirrorQuota: UInt64? = nil, spans: SpanRecorder,
+        cluster: ClusterNode? = nil
     ) {
         self.cluster = cluster
         self.images = images
@@ -37,6 +40,7 @@ package final class AgentService: ControlService {
         self.logger = logger
         self.doctorParts = doctorParts
         self.quota = quota
+        self.mirrorQuota = mirrorQuota
         self.spans = spans
     }
 
@@ -156,6 +160,7 @@ package final class AgentService: ControlService {
         reply.errors = metrics.errors
         reply.agentMemoryBytes = metrics.residentBytes
         reply.quotaBytes = quota
+        reply.mirror = mirrorQuota.map { metrics.mirroring.stat(quota: $0) }
         let snapshot = await pipeline.snapshot()
         reply.integrity.mismatches = metrics.mismatches.value
         reply.integrity.integrityGap = integrityGap.withLock { $0 }
