@@ -9,7 +9,7 @@ internal import LinuxSystem
 package final class Catalogue: Sendable {
     package let path: String
     package let condition: DatabaseCondition
-    private let pool: DatabasePool
+    private let pool: any DatabaseWriter
 
     /// Rows of one insert transaction: 2,000 × 1.5 µs keeps a writer's turn at 3 ms.
     static let batch = 2000

@@ -14,10 +14,11 @@ enum DatabaseFile {
     /// Opens or makes the database at `path`. Blocking.
     ///
     /// A newer schema is refused (`newerSchema`); a damaged file is set aside and a new one begun.
-    /// - Parameter isDurable: whether a transaction that returned survives a power cut, at the price of an fsync.
+    /// - Parameter isDurable: whether a transaction that returned survives a power cut, at the price of an fdatasync. Then
+    ///   all go through one connection: readers of their own would find their page caches stale after every write.
     static func open(
         _ path: String, label: String, _ migrator: DatabaseMigrator, isDurable: Bool = false
-    ) throws(CatalogueError) -> (DatabasePool, DatabaseCondition) {
+    ) throws(CatalogueError) -> (any DatabaseWriter, DatabaseCondition) {
         let existed = Directory.exists(path)
         do throws(CatalogueError) {
             return (try attempt(path, label, migrator, isDurable), existed ? .opened : .created)
@@ -31,18 +32,25 @@ enum DatabaseFile {
 
     private static func attempt(
         _ path: String, _ label: String, _ migrator: DatabaseMigrator, _ isDurable: Bool
-    ) throws(CatalogueError) -> DatabasePool {
+    ) throws(CatalogueError) -> any DatabaseWriter {
         var configuration = Configuration()
         configuration.maximumReaderCount = 2
         configuration.label = label
         configuration.busyMode = .timeout(5)
         configuration.prepareDatabase { database in
-            // 1 MiB of pages a connection, three connections: the agent's memory is for chunks.
+            // 1 MiB of pages a connection, three connections of a pool: the agent's memory is for chunks.
             try database.execute(sql: "PRAGMA cache_size = -1024")
-            if isDurable { try database.execute(sql: "PRAGMA synchronous = FULL") }
         }
         do {
-            let pool = try DatabasePool(path: path, configuration: configuration)
+            let pool: any DatabaseWriter
+            if isDurable {
+                configuration.journalMode = .wal
+                pool = try DatabaseQueue(path: path, configuration: configuration)
+                // Not in `prepareDatabase`: GRDB turns it down to NORMAL when it turns on the WAL.
+                try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
+            } else {
+                pool = try DatabasePool(path: path, configuration: configuration)
+            }
             try pool.write { database in
                 let check = try String.fetchOne(database, sql: "PRAGMA quick_check(1)") ?? "no answer"
                 guard check == "ok" else { throw CatalogueError(.corrupt, "\(label) \(path): \(check)") }

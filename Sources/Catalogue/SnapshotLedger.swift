@@ -5,14 +5,15 @@ internal import GRDB
 /// is the truth: containerd keeps names of ours and expects them to be here after any crash. So every change is durable
 /// when it returns.
 ///
-/// Thread-safe. Every call is one transaction, on GRDB's own queues.
+/// Thread-safe. Every change is one transaction; all calls run one after the other on GRDB's own queue.
 package final class SnapshotLedger: Sendable {
     package let path: String
     package let condition: DatabaseCondition
     /// The number of the first snapshot of this ledger. Directories with smaller ones are of a ledger that was lost:
     /// containers may still write into them.
     package let firstID: UInt64
-    private let pool: DatabasePool
+    /// Durable: SQLite syncs before a transaction returns.
+    let database: any DatabaseWriter
 
     /// Ancestors followed before a chain is taken for a circle; containerd allows 128 layers.
     package static let maxDepth = 1024
@@ -22,9 +23,9 @@ package final class SnapshotLedger: Sendable {
     ///   do); 1 or more.
     package init(path: String, firstID: UInt64) throws(CatalogueError) {
         self.path = path
-        (pool, condition) = try DatabaseFile.open(path, label: "snapshots", Self.migrator(firstID), isDurable: true)
+        (database, condition) = try DatabaseFile.open(path, label: "snapshots", Self.migrator(firstID), isDurable: true)
         do {
-            let first = try pool.read { try Int64.fetchOne($0, sql: "SELECT firstID FROM ledger") }
+            let first = try database.read { try Int64.fetchOne($0, sql: "SELECT firstID FROM ledger") }
             guard let first else { throw CatalogueError(.corrupt, "snapshots \(path): no first number") }
             self.firstID = UInt64(first)
         } catch { throw CatalogueError(error, path: path) }
@@ -74,18 +75,19 @@ package final class SnapshotLedger: Sendable {
                 throw SnapshotError(
                     .precondition, "parent \(parent.name) is \(parent.kind.rawValue), expected committed")
             }
-            try database.execute(
-                sql: """
-                    INSERT INTO snapshot (name, parent, kind, created, updated, image, reference, bytes, inodes)
-                    VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)
-                    """,
-                arguments: [
+            try Self.execute(
+                database,
+                """
+                INSERT INTO snapshot (name, parent, kind, created, updated, image, reference, bytes, inodes)
+                VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0)
+                """,
+                [
                     record.name, ancestors.first.map { Int64($0.id) }, record.kind.rawValue, record.created,
                     record.updated, record.image?.manifest.hex, record.image?.reference,
                 ])
             var added = record
             added.id = UInt64(database.lastInsertedRowID)
-            try Self.setLabels(record.labels, of: database.lastInsertedRowID, database)
+            try Self.insertLabels(record.labels, of: database.lastInsertedRowID, database)
             return (added, ancestors)
         }
     }
@@ -116,12 +118,13 @@ package final class SnapshotLedger: Sendable {
                 }
                 parentID = Int64(found.id)
             }
-            try database.execute(
-                sql: """
-                    UPDATE snapshot SET name = ?, parent = ?, kind = ?, created = ?, updated = ?, bytes = ?, inodes = ?
-                    WHERE id = ?
-                    """,
-                arguments: [
+            try Self.execute(
+                database,
+                """
+                UPDATE snapshot SET name = ?, parent = ?, kind = ?, created = ?, updated = ?, bytes = ?, inodes = ?
+                WHERE id = ?
+                """,
+                [
                     name, parentID, SnapshotRecord.Kind.committed.rawValue, time, time, Int64(clamping: usage.bytes),
                     Int64(clamping: usage.inodes), Int64(record.id),
                 ])
@@ -134,9 +137,10 @@ package final class SnapshotLedger: Sendable {
         try await write { database in
             let record = try Self.record(name, database)
             let child = try String.fetchOne(
-                database, sql: "SELECT name FROM snapshot WHERE parent = ? LIMIT 1", arguments: [Int64(record.id)])
+                database.cachedStatement(sql: "SELECT name FROM snapshot WHERE parent = ? LIMIT 1"),
+                arguments: [Int64(record.id)])
             if let child { throw SnapshotError(.precondition, "snapshot \(name) has a child: \(child)") }
-            try database.execute(sql: "DELETE FROM snapshot WHERE id = ?", arguments: [Int64(record.id)])
+            try Self.execute(database, "DELETE FROM snapshot WHERE id = ?", [Int64(record.id)])
             let left = try record.image.map { image in
                 try Int.fetchOne(
                     database, sql: "SELECT count(*) FROM snapshot WHERE image = ?", arguments: [image.manifest.hex])
@@ -223,11 +227,18 @@ package final class SnapshotLedger: Sendable {
         """
 
     private static func id(of name: String, _ database: Database) throws -> Int64? {
-        try Int64.fetchOne(database, sql: "SELECT id FROM snapshot WHERE name = ?", arguments: [name])
+        try Int64.fetchOne(
+            database.cachedStatement(sql: "SELECT id FROM snapshot WHERE name = ?"), arguments: [name])
+    }
+
+    /// Compiled once a connection: what containerd asks for comes thousands of times.
+    private static func execute(_ database: Database, _ sql: String, _ arguments: StatementArguments) throws {
+        try database.cachedStatement(sql: sql).execute(arguments: arguments)
     }
 
     private static func record(_ name: String, _ database: Database) throws -> SnapshotRecord {
-        let row = try Row.fetchOne(database, sql: selection + " WHERE snapshot.name = ?", arguments: [name])
+        let row = try Row.fetchOne(
+            database.cachedStatement(sql: selection + " WHERE snapshot.name = ?"), arguments: [name])
         guard let row else { throw SnapshotError(.notFound, "snapshot \(name) is not there") }
         return try record(row, database)
     }
@@ -246,7 +257,7 @@ package final class SnapshotLedger: Sendable {
     private static func record(_ row: Row, _ database: Database) throws -> SnapshotRecord {
         let id: Int64 = row["id"]
         let labels = try Row.fetchAll(
-            database, sql: "SELECT key, value FROM label WHERE snapshot = ?", arguments: [id])
+            database.cachedStatement(sql: "SELECT key, value FROM label WHERE snapshot = ?"), arguments: [id])
         guard let kind = SnapshotRecord.Kind(rawValue: row["kind"]) else {
             throw CatalogueError(.corrupt, "snapshot \(id) has kind \(row["kind"] as String)")
         }
@@ -266,19 +277,24 @@ package final class SnapshotLedger: Sendable {
     }
 
     private static func setLabels(_ labels: [String: String], of id: Int64, _ database: Database) throws {
-        try database.execute(sql: "DELETE FROM label WHERE snapshot = ?", arguments: [id])
+        try execute(database, "DELETE FROM label WHERE snapshot = ?", [id])
+        try insertLabels(labels, of: id, database)
+    }
+
+    private static func insertLabels(_ labels: [String: String], of id: Int64, _ database: Database) throws {
         for (key, value) in labels {
-            try database.execute(
-                sql: "INSERT INTO label (snapshot, key, value) VALUES (?, ?, ?)", arguments: [id, key, value])
+            try execute(database, "INSERT INTO label (snapshot, key, value) VALUES (?, ?, ?)", [id, key, value])
         }
     }
 
+    /// Without a transaction, which would cost more than most of what is asked: there is one connection, so nothing changes
+    /// while `body` runs.
     private func read<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
-        do { return try await pool.read(body) } catch { throw described(error) }
+        do { return try await database.writeWithoutTransaction(body) } catch { throw described(error) }
     }
 
     private func write<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
-        do { return try await pool.write(body) } catch { throw described(error) }
+        do { return try await database.write(body) } catch { throw described(error) }
     }
 
     private func described(_ error: any Error) -> any Error {

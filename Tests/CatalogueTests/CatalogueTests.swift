@@ -7,7 +7,7 @@ import Testing
 @testable import Catalogue
 
 /// A directory that goes with the test.
-private final class Scratch: Sendable {
+final class Scratch: Sendable {
     let path: String
 
     init() throws {
