@@ -58,7 +58,7 @@ class Cluster:
         self.nodes = list(range(1, count + 1))
         self.sources = os.path.join(rig.WORK, "sources")
         self.images = {}
-        os.makedirs(self.sources)
+        os.makedirs(self.sources, exist_ok=True)
         self.address_of = {f"10.77.0.{10 + node}": node for node in self.nodes}
         try:
             self.script("up", count)

@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import json
 import os
 import random
 import re
@@ -33,6 +34,42 @@ def load_messages():
     import cri_pb2
     import snapshots_pb2
     return cri_pb2, snapshots_pb2
+
+
+class Disk:
+    """A new ext4 with a journal, as nodes have it. Without one, which the machine's own disk may not have, the kernel steps
+    over each inode that was deleted in the last minutes, and mkdir(2) takes up to ten times as long after many deletions."""
+
+    SIZE = 24 << 30
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    def __enter__(self):
+        image = self.directory + ".img"
+        self.unmount()  # what a run that was killed has left
+        os.makedirs(self.directory, exist_ok=True)
+        with open(image, "wb") as file:
+            file.truncate(self.SIZE)
+        try:
+            rig.run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image)
+            device = rig.run("losetup", "--find", "--show", "--direct-io=on", image).strip()
+        finally:
+            os.remove(image)
+        try:
+            rig.run("mount", device, self.directory)
+        finally:
+            # Gone with its last user.
+            rig.run("losetup", "--detach", device)
+        return self
+
+    def unmount(self):
+        while os.path.ismount(self.directory):
+            rig.run("umount", "--lazy", self.directory)
+
+    def __exit__(self, *_):
+        self.unmount()
+        os.rmdir(self.directory)
 
 
 class Containerd:
@@ -106,6 +143,18 @@ class Containerd:
         # containerd's own time of the line; in microseconds.
         return container, pulled, datetime.datetime.fromisoformat(at[:26].rstrip("Z") + "+00:00").timestamp() - begin
 
+    def mirror(self, cluster):
+        """Has it pull through chunkd's mirror instead of straight from the registry."""
+        hosts = f"{self.directory}/hosts"
+        os.remove(f"{hosts}/{REGISTRY}/hosts.toml")
+        cluster.control(self.node, "mirror", "install", "--certs-dir", hosts)
+
+    def pull(self, image):
+        """Pulls an image; seconds until that is done."""
+        begin = time.monotonic()
+        self.call(IMAGES, "PullImage", image={"image": image})
+        return time.monotonic() - begin
+
     def exec(self, container, *command):
         done = self.call(PODS, "ExecSync", container_id=container, cmd=command, timeout=120)
         if done.exit_code != 0:
@@ -115,6 +164,9 @@ class Containerd:
     def remove(self, container, image):
         self.call(PODS, "StopContainer", container_id=container, timeout=0)
         self.call(PODS, "RemoveContainer", container_id=container)
+        self.remove_image(image)
+
+    def remove_image(self, image):
         self.call(IMAGES, "RemoveImage", image={"image": image})
 
 
@@ -125,7 +177,7 @@ class Cluster(nodes.Cluster):
     def script(name, *arguments):
         settings = os.path.join(rig.WORK, "settings.yaml")
         with open(settings, "w") as file:
-            file.write("snapshotter: {enabled: true}\n")
+            file.write(f'snapshotter: {{enabled: true}}\nmirror: {{enabled: true, registries: "{REGISTRY}"}}\n')
         environment = {"CHUNKD_PROGRAMS": rig.PROGRAMS, "CHUNKD_CLUSTER_DIR": DIRECTORY, "CHUNKD_SETTINGS": settings}
         rig.run(f"{SCRIPTS}/{name}", *arguments, env=os.environ | environment, timeout=120)
 
@@ -133,6 +185,17 @@ class Cluster(nodes.Cluster):
         """Has the first nodes forget all that no container uses."""
         for node in range(1, count + 1):
             self.control(node, "gc")
+        rig.settle()
+
+    def forget_mirrored(self, count):
+        """Has the first nodes forget what they have of ordinary images."""
+        self.script("scenarios/kill", "all")
+        for node in range(1, count + 1):
+            shutil.rmtree(f"{self.directory(node)}/state/agent/mirror")
+        self.script("scenarios/restart", "all")
+        rig.until(60, "all nodes see each other", lambda: all(
+            sum(peer["state"] == "alive" for peer in json.loads(self.control(node, "peers", "-o", "json"))["peers"]) == count - 1
+            for node in range(1, count + 1)))
         rig.settle()
 
     def sent(self, since, repository):
