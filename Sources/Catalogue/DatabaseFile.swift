@@ -42,27 +42,27 @@ enum DatabaseFile {
             try database.execute(sql: "PRAGMA cache_size = -1024")
         }
         do {
-            let pool: any DatabaseWriter
+            let writer: any DatabaseWriter
             if isDurable {
                 configuration.journalMode = .wal
-                pool = try DatabaseQueue(path: path, configuration: configuration)
+                writer = try DatabaseQueue(path: path, configuration: configuration)
                 // Not in `prepareDatabase`: GRDB turns it down to NORMAL when it turns on the WAL.
-                try pool.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
+                try writer.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous = FULL") }
             } else {
-                pool = try DatabasePool(path: path, configuration: configuration)
+                writer = try DatabasePool(path: path, configuration: configuration)
             }
-            try pool.write { database in
+            try writer.write { database in
                 let check = try String.fetchOne(database, sql: "PRAGMA quick_check(1)") ?? "no answer"
                 guard check == "ok" else { throw CatalogueError(.corrupt, "\(label) \(path): \(check)") }
             }
-            guard try !pool.read({ try migrator.hasBeenSuperseded($0) }) else {
+            guard try !writer.read({ try migrator.hasBeenSuperseded($0) }) else {
                 throw CatalogueError(
                     .newerSchema,
                     "\(label) \(path) was written by a newer chunkd: upgrade this one, or move the file away "
                         + "to begin a new one")
             }
-            try migrator.migrate(pool)
-            return pool
+            try migrator.migrate(writer)
+            return writer
         } catch { throw CatalogueError(error, path: path) }
     }
 

@@ -1,6 +1,6 @@
 /// Cuts a blob into chunks by its content, on 4 KiB boundaries.
 ///
-/// Whether a chunk may end after a block depends on that block's bytes and the chunk's size so far, on nothing else. So
+/// Whether a chunk may end after a block depends on that block's bytes, the chunk's size so far and edges. So
 /// an insertion or removal of whole blocks moves no cut behind the first one that both versions share, and unchanged
 /// data keeps its digests. EROFS places every file on a block boundary, therefore this holds from image to image.
 ///
@@ -8,7 +8,7 @@
 /// the average as after it, which keeps chunks near the average without forced cuts. With the defaults the mean on random
 /// data is 126 blocks (503 KiB). Runs of zeros are cut by the maximum.
 ///
-/// Beside the content the caller may know where files begin and end: every such edge ends a chunk, whatever its size, so
+/// Edges are where the caller knows files to begin and end: each ends a chunk, whatever its size, so
 /// that who reads a file gets no neighbour's bytes, and the file has the same chunks wherever it lies.
 ///
 /// Feed bytes in order with `feed`, then call `finish`. Memory is one block. Use a value on one thread. The hash and the

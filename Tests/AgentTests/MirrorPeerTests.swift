@@ -26,11 +26,16 @@ import Testing
         let directory: String
         let authority: TestAuthority
         let ports: [UInt16]
+        /// Of nodes that are started from now on.
+        var sharing: SharingPolicy
         private let files: [IdentityFiles]
         private var rigs: [MirrorRig] = []
 
-        init(_ count: Int, _ registry: RegistryFixture, _ directory: String) async throws {
+        init(
+            _ count: Int, _ registry: RegistryFixture, _ directory: String, _ sharing: SharingPolicy
+        ) async throws {
             self.registry = registry
+            self.sharing = sharing
             self.directory = directory
             authority = try await TestAuthority.make()
             ports = try (0..<count).map { _ in try Ports.free() }
@@ -50,7 +55,7 @@ import Testing
             // The first joins through the last: when it is started again there is somebody to join.
             let seed = ports[number == 0 ? ports.count - 1 : 0]
             return try await MirrorRig(
-                registry.host, directory: directory + "/m\(number)",
+                registry.host, directory: directory + "/m\(number)", sharing: sharing,
                 peers: (files[number], authority.trustDomain, ports[number], seed))
         }
 
@@ -77,9 +82,10 @@ import Testing
 
     /// Nodes that see each other.
     private func with(
-        _ count: Int, _ registry: RegistryFixture, _ body: (Nodes) async throws -> Void
+        _ count: Int, _ registry: RegistryFixture, sharing: SharingPolicy = SharingPolicy(),
+        _ body: (Nodes) async throws -> Void
     ) async throws {
-        let nodes = try await Nodes(count, registry, directory.path)
+        let nodes = try await Nodes(count, registry, directory.path, sharing)
         let result: Result<Void, any Error>
         do {
             try await nodes.start()
@@ -102,6 +108,16 @@ import Testing
             }
         }
         try #require(isKnown, "nobody hears that \(name) has the image")
+    }
+
+    /// Stops the registry: the image's layer comes all the same.
+    private func expectOnlyAPeerGives(
+        _ image: OrdinaryImage, to node: MirrorRig, _ registry: RegistryFixture
+    ) async throws {
+        registry.stop()
+        let found = try await node.blob(1, of: image, authorization: MirrorRig.good)
+        #expect(found.body == image.blobs[1])
+        #expect(node.bytes(from: "peer") == UInt64(image.blobs[1].count))
     }
 
     @Test("nodes that pull an image at the same instant cost the registry one copy")
@@ -132,10 +148,7 @@ import Testing
             #expect(try await nodes[1].manifest(image).head.status == 401)
             #expect(try await nodes[1].manifest(image, authorization: MirrorRig.good).head.status == 200)
             try await expectComplete(image, at: nodes[0], seenBy: nodes[1])
-            registry.stop()
-            let found = try await nodes[1].blob(1, of: image, authorization: MirrorRig.good)
-            #expect(found.body == image.blobs[1])
-            #expect(nodes[1].bytes(from: "peer") == 1_000_000)
+            try await expectOnlyAPeerGives(image, to: nodes[1], registry)
             #expect(nodes[0].metrics.mirroring.sentToPeers.value == 1_000_000)
             // Nothing that could be asked for by a digest alone is named among peers.
             let names = nodes[0].cluster?.state.withLock { Array($0.wholes.values) } ?? []
@@ -178,10 +191,25 @@ import Testing
             try #require(await nodes.areTogether(), "the nodes do not find each other again")
             #expect(try await nodes[1].manifest(image, authorization: MirrorRig.good).head.status == 200)
             try await expectComplete(image, at: nodes[0], seenBy: nodes[1])
-            registry.stop()
-            let found = try await nodes[1].blob(1, of: image, authorization: MirrorRig.good)
-            #expect(found.body == image.blobs[1])
-            #expect(nodes[1].bytes(from: "peer") == 1_000_000)
+            try await expectOnlyAPeerGives(image, to: nodes[1], registry)
+        }
+    }
+
+    @Test("an image that was public by the settings alone is not after a restart without them")
+    func tightened() async throws {
+        let registry = try RegistryFixture.start(auth: .password)
+        let image = try await OrdinaryImage.push(
+            to: registry, "app", layers: [10_000], credential: .password(username: "u", password: "p"))
+        try await with(2, registry, sharing: SharingPolicy(publicImages: "*")) { nodes in
+            // Of each image that peers may know, whether its names are keyed.
+            func areKeyed() -> [Bool] {
+                nodes[0].cluster?.state.withLock { $0.wholes.values.map { $0.key != nil } } ?? []
+            }
+            try await nodes[0].pull(image, authorization: MirrorRig.good)
+            #expect(areKeyed() == [false])
+            nodes.sharing = SharingPolicy()
+            try await nodes.restart(0)
+            #expect(areKeyed() == [true])
         }
     }
 }

@@ -67,7 +67,7 @@ final class MirrorRig: Sendable {
     /// `peers`: this node's certificate, address and the seed it joins through.
     init(
         _ host: String, directory: String, quota: UInt64 = 1 << 30, usesNodeCredentials: Bool = false,
-        credential: RegistryCredential? = nil,
+        credential: RegistryCredential? = nil, sharing: SharingPolicy = SharingPolicy(),
         peers: (files: IdentityFiles, domain: TrustDomain, port: UInt16, seed: UInt16)? = nil
     ) async throws {
         self.directory = directory
@@ -106,7 +106,7 @@ final class MirrorRig: Sendable {
         settings.quotaBytes = quota
         settings.usesNodeCredentials = usesNodeCredentials
         endpoint = try MirrorEndpoint(
-            settings, directory: directory, registry: configuration, cluster: cluster, sharing: SharingPolicy(),
+            settings, directory: directory, registry: configuration, cluster: cluster, sharing: sharing,
             metrics: metrics, logger: logger)
         try await endpoint.run()
     }

@@ -55,7 +55,9 @@ extension MirrorService {
     /// Remembers an image that is shared.
     func remember(_ image: WholeImage, _ manifest: [UInt8], of reference: Reference) async {
         let records = parts.records
-        let record = ImageRecords.Record(name: reference.name, isPublic: image.key == nil, manifest: manifest)
+        // One that is public by the settings alone is not when they are others at the next start.
+        let isPublic = image.key == nil && parts.sharing.policy(of: reference.name) == .byCredentials
+        let record = ImageRecords.Record(name: reference.name, isPublic: isPublic, manifest: manifest)
         do throws(SystemError) {
             try await parts.disk.run { () throws(SystemError) in try records.write(record) }
         } catch { note(recordError: error, "write") }

@@ -47,7 +47,7 @@ package final class IdentityStore: Sendable {
     /// The last good identity; nil before the first.
     package var current: PeerIdentity? { state.withLock { $0.current } }
 
-    /// Why the files as they are now are not in use; nil when they are.
+    /// Why the files as they are now are not in use; nil when they are, or were seen to be bad only once.
     package var failure: IdentityError? { state.withLock { $0.failure } }
 
     /// The identity, or `noIdentity` with the reason why there is none.
