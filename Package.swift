@@ -197,7 +197,8 @@ let package = Package(
                 "RegistryClient", "TestSupport",
             ]),
         tests(
-            "SnapshotterTests", ["Snapshotter", "Catalogue", "ChunkModel", "TestSupport", logging, protobuf] + grpc),
+            "SnapshotterTests",
+            ["Snapshotter", "Catalogue", "ChunkModel", "LinuxSystem", "TestSupport", logging, protobuf] + grpc),
         tests(
             "MirrorTests", ["Mirror", "ChunkModel", "HTTPTransfer", "Integrity", "LinuxSystem", "TestSupport"] + nio),
         tests("SettingsTests", ["Settings"]),

@@ -71,12 +71,19 @@ stop() {
     kill -0 "$pid" 2>/dev/null || return 0
     children=$(cat "/proc/$pid/task/$pid/children" 2>/dev/null || true)
     kill -"${2:-TERM}" "$pid" 2>/dev/null || true
-    for _ in $(seq 50); do
-        kill -0 "$pid" 2>/dev/null || return 0
-        sleep 0.1
+    for _ in $(seq 500); do
+        runs "$pid" || return 0
+        sleep 0.01
     done
     # shellcheck disable=SC2086  # a list of numbers
     kill -9 "$pid" $children 2>/dev/null || true
+}
+
+# runs PID: whether the process is there and has not ended; whose child it is may be slow to notice.
+runs() {
+    local state
+    state=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -c1)
+    [[ -n $state && $state != Z ]]
 }
 
 # start_time PID: when the process began, in ticks since boot; empty if there is none. Pids are used again, these are not.

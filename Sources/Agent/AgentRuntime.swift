@@ -231,11 +231,8 @@ package final class AgentRuntime: Service {
         }
         try await cluster?.run(group)
         try await mirror?.run()
-        var snapshotServer: SnapshotServer?
-        if let snapshots {
-            try await SocketPath.prepare(settings.snapshotter.socket, group: group)
-            snapshotServer = SnapshotServer(path: settings.snapshotter.socket, service: snapshots)
-        }
+        let snapshotSocket = SnapshotSocket(
+            path: snapshots == nil ? nil : settings.snapshotter.socket, gate: gate, group: group, logger: logger)
         try gate.start()
         logger.info(
             "ready",
@@ -244,7 +241,7 @@ package final class AgentRuntime: Service {
                 "metrics": "\(telemetry.map { String($0.port) } ?? "off")",
             ])
         let result: Result<Void, any Error> = await withTaskGroup(of: Result<Void, any Error>.self) { tasks in
-            tasks.addTask { await self.follow() }
+            tasks.addTask { await Self.result { try await self.follow(snapshotSocket) } }
             tasks.addTask { await self.maintain() }
             if let cluster = self.cluster {
                 tasks.addTask {
@@ -252,11 +249,13 @@ package final class AgentRuntime: Service {
                     return .success(())
                 }
             }
-            if let snapshotServer {
-                tasks.addTask { await Self.result { try await snapshotServer.run() } }
+            if let snapshots = self.snapshots {
+                tasks.addTask { await Self.result { try await Self.serve(snapshots, on: snapshotSocket) } }
             }
             tasks.addTask { await Self.result { try await gracefulShutdown() } }
             let first = await tasks.next() ?? .success(())
+            // Readers and containerd are served until then, so that a successor can be there a moment later.
+            await cluster?.leave()
             tasks.cancelAll()
             return first
         }
@@ -266,8 +265,15 @@ package final class AgentRuntime: Service {
         try result.get()
     }
 
+    private static func serve(_ snapshots: SnapshotService, on socket: SnapshotSocket) async throws {
+        for await file in socket.found {
+            let descriptor = try StreamListener.duplicate(file)
+            return try await SnapshotServer(listener: descriptor, service: snapshots).run()
+        }
+    }
+
     /// Keeps the images in step with the gate's connections, one notice after the other.
-    private func follow() async -> Result<Void, any Error> {
+    private func follow(_ snapshotSocket: SnapshotSocket) async throws {
         for await notice in notices {
             switch notice {
             case .up(let connection, let gap, _):
@@ -278,17 +284,17 @@ package final class AgentRuntime: Service {
                     metrics.events.note(.integrityGap, "images", "chunkgate lost its group while they were mounted")
                     logger.critical("chunkgate lost its group while images were mounted: see docs/operations.md")
                 }
+                try await snapshotSocket.gateConnected()
                 await images.sync(connection.number)
                 if let snapshots { Task { await cleanUp(snapshots) } }
             case .down:
                 metrics.gateConnected.set(0)
                 metrics.events.note(.gateLost, settings.gateSocket)
                 await images.noteGateDown()
-            case .refused(let error): return .failure(error)
+            case .refused(let error): throw error
             case .event: break
             }
         }
-        return .success(())
     }
 
     /// What a crash left of snapshots that are no more.
@@ -316,6 +322,7 @@ package final class AgentRuntime: Service {
     private func end(_ group: MultiThreadedEventLoopGroup) async {
         await mirror?.stop()
         await cluster?.leave()
+        await cluster?.stop()
         gate.stop()
         pipeline.post(.stop)
         await registry.shutDown()

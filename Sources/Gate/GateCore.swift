@@ -17,6 +17,7 @@ final class GateCore: Sendable {
     let fills: FillPool
     let images: ImageAdmin
     let snapshots: SnapshotDirectories
+    let agentListener: AgentListener
     let store: Store
     let epoch: UInt64
     private let syncer: Syncer
@@ -46,6 +47,7 @@ final class GateCore: Sendable {
             store: store, blobs: blobs, counters: counters, outbox: outbox, keeper: keeper, log: log,
             readAheadKiB: options.readAheadKiB)
         snapshots = try SnapshotDirectories(store: store, counters: counters, outbox: outbox, log: log)
+        agentListener = AgentListener(kept: kept, keeper: keeper)
         awaySince = Mutex(.now)
     }
 

@@ -18,7 +18,7 @@ package struct Keeper: ~Copyable {
     package static let replaceStatus: Int32 = 75
     /// Longest name of a descriptor, in bytes.
     package static let maxName = 128
-    /// Descriptors kept: groups, journal, listener, and two for each blob on the node.
+    /// Descriptors kept: groups, journal, two listeners, and two for each blob on the node.
     package static let maxKept = 16_384
 
     private let program: String

@@ -166,6 +166,15 @@ final class AgentServer: Sendable {
         case .listBlocked:
             outbox.send(.blocked(gate.blockedReaders()), number: number)
             return true
+        case .keepListener:
+            outbox.send(gate.agentListener.keep(files.first), number: number)
+            return true
+        case .keptListener:
+            let file = gate.agentListener.file
+            outbox.send(
+                .reply(errno: file == nil ? UInt32(ENOENT) : 0, value: 0, message: file == nil ? "none is kept" : ""),
+                number: number, file: file)
+            return true
         case .hello: return false
         case .openImage, .closeImage, .list, .verify, .removeImage, .bootstrapFile:
             return admin.add { [gate] in gate.images.carryOut(request, number, files) }

@@ -117,7 +117,8 @@ package final class PacketSocket: Sendable {
         File(owning: try retrying("socket") { socket(AF_UNIX, type, 0) })
     }
 
-    private static func withAddress(
+    /// Calls `body` with a path's address, sockaddr_un(3type).
+    package static func withAddress(
         _ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) throws(SystemError) -> Void
     ) throws(SystemError) {
         var storage = sockaddr_storage()

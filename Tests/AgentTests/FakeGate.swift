@@ -40,6 +40,8 @@ final class FakeGate: Sendable {
         var blobs: [Blob] = []
         var images: [Digest: Image] = [:]
         var snapshots: Set<UInt64> = []
+        /// What the agent had kept.
+        var listener: File?
         var session: PacketSocket?
         var arena: File?
         var slotSize = 0
@@ -85,6 +87,9 @@ final class FakeGate: Sendable {
     var counts: Counts { state.withLock { $0.counts } }
     /// Connections so far.
     var connections: Int { state.withLock { $0.hello } }
+    /// The agent had a listening socket kept.
+    var hasListener: Bool { state.withLock { $0.listener != nil } }
+    func forgetListener() { state.update { $0.listener = nil } }
     /// An agent is connected.
     var isConnected: Bool { state.withLock { $0.session != nil } }
     func failWrites(_ errno: UInt32?) { state.update { $0.writeErrno = errno } }
@@ -193,8 +198,10 @@ final class FakeGate: Sendable {
                 limit: GateProtocol.maxFrameSize, maxDescriptors: GateProtocol.maxDescriptors),
                 let (request, number) = try? GateProtocol.decodeRequest(message.bytes), let self
             {
+                let beside = request == .keptListener ? self.state.withLock { $0.listener.map { [$0] } } ?? [] : []
                 for event in self.answer(request, message.descriptors) {
-                    try? socket.send(GateProtocol.encode(event.0, number: event.isReply ? number : 0))
+                    try? socket.send(
+                        GateProtocol.encode(event.0, number: event.isReply ? number : 0), descriptors: beside)
                 }
             }
             self?.state.update { $0.session = nil }
@@ -237,6 +244,10 @@ final class FakeGate: Sendable {
             case .verify(let handle, let first, let count):
                 return [(Self.verify(Int(handle), Int(first), Int(count), state), true)]
             case .removeImage(let digest): return [Self.remove(digest, &state)]
+            case .keepListener:
+                state.listener = files.first
+                return [Self.refusal(0, "")]
+            case .keptListener: return [Self.refusal(state.listener == nil ? ENOENT : 0, "")]
             case .blobFile, .bootstrapFile: return [Self.refusal(ENOENT, "no files here")]
             case .listBlocked:
                 let waits = state.blobs.enumerated().flatMap { number, blob in

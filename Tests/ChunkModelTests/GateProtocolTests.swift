@@ -14,7 +14,7 @@ import Testing
             .verify(blob: 1, first: 2, count: 3), .removeImage(manifest: digest),
             .makeSnapshot(id: 1 << 40, like: .none), .makeSnapshot(id: 2, like: .snapshot(1 << 41)),
             .makeSnapshot(id: 3, like: .image(digest)), .removeSnapshot(id: .max), .snapshotUsage(id: 5),
-            .listSnapshots(after: 6), .listBlocked,
+            .listSnapshots(after: 6), .listBlocked, .keepListener, .keptListener,
         ]
     }
 

@@ -39,6 +39,15 @@ extension Cluster {
         try ctr(node, "leases", "delete", "--sync", "collect")
     }
 
+    /// Makes a snapshot and removes it, so that containerd's next collection looks at all that are left over; false while
+    /// containerd does not reach the snapshotter.
+    func removeAnotherSnapshot(_ node: Int, of snapshotter: String) -> Bool {
+        let snapshots = ["snapshots", "--snapshotter", snapshotter]
+        // It is there already if it was not removed last time.
+        _ = try? ctr(node, arguments: snapshots + ["prepare", "another"])
+        return (try? ctr(node, arguments: snapshots + ["remove", "another"])) != nil
+    }
+
     /// What a snapshotter has: names of committed and active snapshots.
     func snapshots(_ node: Int, of snapshotter: String) throws -> Set<String> {
         let list = try ctr(node, "snapshots", "--snapshotter", snapshotter, "ls")

@@ -212,6 +212,8 @@ final class GateClient: Sendable {
 
     func bootstrapFile(_ manifest: Digest) throws -> File { try file(for: .bootstrapFile(manifest: manifest)) }
 
+    func keptListener() throws -> File { try file(for: .keptListener) }
+
     private func file(for request: GateProtocol.Request) throws -> File {
         guard case .reply(0, _, _) = try ask(request), let file = files.update({ $0.popLast() }) else {
             throw FixtureError("no file for \(request)")

@@ -205,6 +205,42 @@ struct GateTests {
         try requireNoSelfEvents(client)
     }
 
+    @Test func aListenerOutlivesTheAgentAndTheWorkerAndNothingElseIsKept() throws {
+        let gate = try RunningGate(scratch)
+        let path = scratch.appending("kept.sock")
+        do {
+            let client = try gate.connect()
+            let tcp = File(owning: socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0))
+            #expect(listen(tcp.descriptor, 1) == 0)
+            let frames = try PacketSocket.listen(path: scratch.appending("frames.sock"), mode: 0o600)
+            for other in [try File.memory(name: "other"), tcp, frames.file] {
+                guard case .reply(UInt32(EINVAL), _, _) = try client.ask(.keepListener, [other]) else {
+                    throw FixtureError("it was kept")
+                }
+            }
+            #expect(try client.ask(.keptListener) == .reply(errno: UInt32(ENOENT), value: 0, message: "none is kept"))
+            #expect(
+                try client.ask(.keepListener, [try StreamListener.listen(path: path)])
+                    == .reply(errno: 0, value: 0, message: ""))
+            client.close()
+        }
+        let worker = try gate.child()
+        kill(worker, SIGKILL)
+        #expect(Wait.until(.seconds(10)) { (try? gate.child()).map { $0 != worker } ?? false })
+        let caller = try connectStream(path: path)
+        let client = try gate.connect()
+        let kept = try client.keptListener()
+        #expect(StreamListener.isFound(kept, at: path) && !StreamListener.isFound(kept, at: path + "x"))
+        let accepted = File(owning: accept(kept.descriptor, nil, nil))
+        #expect(accepted.descriptor >= 0)
+        #expect(write(caller.descriptor, "waited", 6) == 6)
+        var bytes = [UInt8](repeating: 0, count: 6)
+        #expect(read(accepted.descriptor, &bytes, 6) == 6 && bytes == Array("waited".utf8))
+
+        #expect(try client.ask(.keepListener) == .reply(errno: 0, value: 0, message: ""))
+        #expect(try client.ask(.keptListener) == .reply(errno: UInt32(ENOENT), value: 0, message: "none is kept"))
+    }
+
     @Test func aCompleteBlobGraduatesAndIsNeverAskedForAgain() throws {
         let gate = try RunningGate(scratch)
         let client = try gate.connect()

@@ -1,6 +1,7 @@
 import Catalogue
 import GRPCCore
 import GRPCNIOTransportHTTP2Posix
+import LinuxSystem
 import Snapshotter
 import SwiftProtobuf
 import Synchronization
@@ -14,10 +15,10 @@ struct SnapshotServerTests {
         _ rig: Rig, _ body: @Sendable @escaping (WireSnapshots.Client<HTTP2ClientTransport.Posix>) async throws -> Void
     ) async throws {
         let path = rig.directory.path + "/snapshotter.sock"
-        let server = SnapshotServer(path: path, service: rig.service)
+        let listener = try StreamListener.listen(path: path)
+        let server = SnapshotServer(listener: try StreamListener.duplicate(listener), service: rig.service)
         try await withThrowingTaskGroup(of: Void.self) { group in
             group.addTask { try await server.run() }
-            try await server.waitUntilListening()
             let transport = try HTTP2ClientTransport.Posix(
                 target: .unixDomainSocket(path: path), transportSecurity: .plaintext)
             try await withGRPCClient(transport: transport) { client in

@@ -218,18 +218,23 @@ final class ClusterNode: Sendable {
         }
     }
 
+    /// Says goodbye and lets uploads end; asking peers goes on.
     func leave() async {
         await depart()
-        await stop()
+        await endServing()
     }
 
-    func stop() async {
-        alarm.update { $0.isStopped = true }
+    private func endServing() async {
         let server = self.server.withLock { server in
             defer { server = nil }
             return server
         }
         await server?.drain(grace: .seconds(2))
+    }
+
+    func stop() async {
+        await endServing()
+        alarm.update { $0.isStopped = true }
         await client.shutDown()
         await wholeClient?.shutDown()
         try? await pool.shutdownGracefully()

@@ -1,4 +1,6 @@
 import ChunkModel
+import Glibc
+import LinuxSystem
 
 /// The directories of container snapshots, which the gate makes: docs/formats/gate-protocol.md.
 extension GateClient {
@@ -28,5 +30,18 @@ extension GateClient {
         let events = try await call(.listSnapshots(after: after), timeout: Self.slowCall)
         guard case .snapshots(let ids) = events.last else { throw Self.unexpected(events) }
         return ids
+    }
+
+    /// Has the gate keep a listening unix socket for the next chunkd, or with nil none.
+    package func keepListener(_ file: File?) async throws(AgentError) {
+        _ = try await call(.keepListener, descriptors: file.map { [$0] } ?? [], timeout: Self.quickCall)
+    }
+
+    /// The socket that the gate keeps; nil when there is none.
+    package func keptListener() async throws(AgentError) -> File? {
+        do { return try await file(.keptListener) } catch {
+            guard error.errno == ENOENT else { throw error }
+            return nil
+        }
     }
 }

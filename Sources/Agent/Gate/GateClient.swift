@@ -184,15 +184,19 @@ package final class GateClient: Sendable {
 
     /// A blob's backing file, for reading only; `blob` is a handle of this connection. What is not resident is zeros.
     package func blobFile(_ blob: UInt32, on connection: GateConnection) async throws(AgentError) -> File {
-        let reply = try await call(.blobFile(blob: blob), timeout: Self.quickCall, over: connection)
-        guard let file = reply.files.first else { throw Self.unexpected(reply.events) }
-        return file
+        try await file(.blobFile(blob: blob), over: connection)
     }
 
     /// An image's bootstrap, for reading only; ENOENT when the gate has not got the image.
     package func bootstrapFile(_ manifest: Digest) async throws(AgentError) -> File {
-        guard let connection = current else { throw GateConnection.away }
-        let reply = try await call(.bootstrapFile(manifest: manifest), timeout: Self.quickCall, over: connection)
+        try await file(.bootstrapFile(manifest: manifest))
+    }
+
+    /// The descriptor that comes beside the answer.
+    func file(_ request: GateProtocol.Request, over connection: GateConnection? = nil) async throws(AgentError) -> File
+    {
+        guard let connection = connection ?? current else { throw GateConnection.away }
+        let reply = try await call(request, timeout: Self.quickCall, over: connection)
         guard let file = reply.files.first else { throw Self.unexpected(reply.events) }
         return file
     }

@@ -3,7 +3,7 @@ extension GateProtocol {
         case hello = 1
         case openImage, closeImage, fill, fail, copy, residency, list, stat, verify, removeImage, blobFile,
             bootstrapFile, makeSnapshot, removeSnapshot, snapshotUsage, listSnapshots,
-            listBlocked
+            listBlocked, keepListener, keptListener
         case helloReply = 64
         case miss, touched, filled, reply, image, end, residencyBits, counters, verified, snapshotMeasured, snapshots,
             blocked
@@ -89,6 +89,8 @@ extension GateProtocol {
             out = header(.listSnapshots, number)
             out.integer(after)
         case .listBlocked: out = header(.listBlocked, number)
+        case .keepListener: out = header(.keepListener, number)
+        case .keptListener: out = header(.keptListener, number)
         }
         return out.bytes
     }
@@ -122,6 +124,8 @@ extension GateProtocol {
         case .snapshotUsage: request = .snapshotUsage(id: try reader.u64())
         case .listSnapshots: request = .listSnapshots(after: try reader.u64())
         case .listBlocked: request = .listBlocked
+        case .keepListener: request = .keepListener
+        case .keptListener: request = .keptListener
         default: throw .unknownKind(kind.rawValue)
         }
         guard reader.remaining == 0 else { throw .badValue(field: "length") }

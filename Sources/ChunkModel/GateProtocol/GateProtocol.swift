@@ -187,6 +187,10 @@ package enum GateProtocol {
         case listSnapshots(after: UInt64)
         /// Who waits for what. → `blocked`
         case listBlocked
+        /// With a listening unix socket: keep it for the next chunkd. Without: keep none. → `reply`
+        case keepListener
+        /// The socket that is kept. → `reply` with a descriptor, or ENOENT
+        case keptListener
     }
 
     /// Frames from chunkgate to chunkd. `request` is 0 on those nobody asked for.
