@@ -1,5 +1,6 @@
-package import ChunkModel
+internal import ChunkModel
 internal import GRDB
+internal import Synchronization
 
 /// Which container snapshots there are: an SQLite database of its own, docs/formats/snapshots.md. Unlike the catalogue it
 /// is the truth: containerd keeps names of ours and expects them to be here after any crash. So every change is durable
@@ -14,6 +15,11 @@ package final class SnapshotLedger: Sendable {
     package let firstID: UInt64
     /// Durable: SQLite syncs before a transaction returns.
     let database: any DatabaseWriter
+    /// Numbers of active snapshots by name, of the latest: who commits one wants its number before anything else.
+    private let active = Mutex<[String: UInt64]>([:])
+
+    /// How many of them are remembered; the others are looked up.
+    private static let maxActive = 4096
 
     /// Ancestors followed before a chain is taken for a circle; containerd allows 128 layers.
     package static let maxDepth = 1024
@@ -58,6 +64,15 @@ package final class SnapshotLedger: Sendable {
                 sql: "INSERT INTO sqlite_sequence (name, seq) VALUES ('snapshot', ?)",
                 arguments: [Int64(clamping: firstID) - 1])
         }
+        migrator.registerMigration("2") { database in
+            // Most snapshots have no parent or no image: they need no entry, and a change has fewer pages to sync.
+            for column in ["parent", "image"] {
+                try database.drop(index: "snapshot_on_\(column)")
+                try database.create(
+                    index: "snapshot_with_\(column)", on: "snapshot", columns: [column],
+                    condition: Column(column) != nil)
+            }
+        }
         return migrator
     }
 
@@ -66,7 +81,7 @@ package final class SnapshotLedger: Sendable {
     /// Adds a snapshot. Its parent must be there and committed, its name must not.
     /// - Returns: it with its number, and its ancestors, nearest first.
     package func add(_ record: SnapshotRecord) async throws -> (SnapshotRecord, ancestors: [SnapshotRecord]) {
-        try await write { database in
+        let result = try await write { database in
             guard try Self.id(of: record.name, database) == nil else {
                 throw SnapshotError(.exists, "snapshot \(record.name) is there already")
             }
@@ -90,6 +105,22 @@ package final class SnapshotLedger: Sendable {
             try Self.insertLabels(record.labels, of: database.lastInsertedRowID, database)
             return (added, ancestors)
         }
+        if record.kind == .active {
+            active.withLock { if $0.count < Self.maxActive { $0[record.name] = result.0.id } }
+        }
+        return result
+    }
+
+    /// The number of an active snapshot. It may be committed or removed by the time it is used.
+    package func activeID(_ name: String) async throws -> UInt64 {
+        if let id = active.withLock({ $0[name] }) { return id }
+        let record = try await record(name)
+        guard record.kind == .active else { throw Self.notActive(record) }
+        return record.id
+    }
+
+    private static func notActive(_ record: SnapshotRecord) -> SnapshotError {
+        SnapshotError(.precondition, "snapshot \(record.name) is \(record.kind.rawValue), expected active")
     }
 
     /// Makes an active snapshot a committed one with another name; its labels are replaced.
@@ -98,11 +129,10 @@ package final class SnapshotLedger: Sendable {
         _ key: String, as name: String, parent: String?, labels: [String: String], usage: SnapshotRecord.Usage,
         at time: Int64
     ) async throws {
+        active.withLock { $0[key] = nil }
         try await write { database in
             let record = try Self.record(key, database)
-            guard record.kind == .active else {
-                throw SnapshotError(.precondition, "snapshot \(key) is \(record.kind.rawValue), expected active")
-            }
+            guard record.kind == .active else { throw Self.notActive(record) }
             guard try Self.id(of: name, database) == nil else {
                 throw SnapshotError(.exists, "snapshot \(name) is there already")
             }
@@ -134,7 +164,8 @@ package final class SnapshotLedger: Sendable {
 
     /// Forgets a snapshot without children. Returns it, and whether its image has another snapshot left.
     package func remove(_ name: String) async throws -> (SnapshotRecord, imageIsLeft: Bool) {
-        try await write { database in
+        active.withLock { $0[name] = nil }
+        return try await write { database in
             let record = try Self.record(name, database)
             let child = try String.fetchOne(
                 database.cachedStatement(sql: "SELECT name FROM snapshot WHERE parent = ? LIMIT 1"),
@@ -159,69 +190,9 @@ package final class SnapshotLedger: Sendable {
         }
     }
 
-    // MARK: - Asking
-
-    /// A snapshot and its ancestors, nearest first; `notFound` when it is not there.
-    package func chain(_ name: String) async throws -> [SnapshotRecord] {
-        try await read { try Self.chain(name, $0) }
-    }
-
-    package func record(_ name: String) async throws -> SnapshotRecord {
-        try await read { try Self.record(name, $0) }
-    }
-
-    /// Snapshots with numbers above `id`, at most `limit`, in order of their numbers.
-    package func records(after id: UInt64, limit: Int) async throws -> [SnapshotRecord] {
-        try await read { database in
-            try Row.fetchAll(
-                database, sql: Self.selection + " WHERE snapshot.id > ? ORDER BY snapshot.id LIMIT ?",
-                arguments: [Int64(clamping: id), limit]
-            ).map { try Self.record($0, database) }
-        }
-    }
-
-    /// The snapshots of containers (active, or to look at) that have an image beneath them: the names of the first
-    /// `limit`, in order of their numbers, and how many there are.
-    package func containers(on image: Digest, limit: Int) async throws -> (names: [String], count: Int) {
-        try await read { database in
-            let names = try String.fetchAll(
-                database,
-                // UNION, so that even a damaged ledger's circle ends.
-                sql: """
-                    WITH RECURSIVE above (id) AS (
-                        SELECT id FROM snapshot WHERE image = ?
-                        UNION SELECT snapshot.id FROM snapshot JOIN above ON snapshot.parent = above.id
-                    )
-                    SELECT name FROM snapshot WHERE id IN above AND kind IN (?, ?) ORDER BY id
-                    """,
-                arguments: [
-                    image.hex, SnapshotRecord.Kind.active.rawValue, SnapshotRecord.Kind.view.rawValue,
-                ])
-            return (Array(names.prefix(limit)), names.count)
-        }
-    }
-
-    /// Numbers of the snapshots that have a directory.
-    package func directories() async throws -> Set<UInt64> {
-        try await read { database in
-            Set(try Int64.fetchAll(database, sql: "SELECT id FROM snapshot WHERE image IS NULL").map { UInt64($0) })
-        }
-    }
-
-    /// How many snapshots there are of each kind.
-    package func counts() async throws -> [SnapshotRecord.Kind: Int] {
-        try await read { database in
-            let rows = try Row.fetchAll(database, sql: "SELECT kind, count(*) FROM snapshot GROUP BY kind")
-            return Dictionary(
-                uniqueKeysWithValues: rows.compactMap { row in
-                    SnapshotRecord.Kind(rawValue: row[0]).map { ($0, row[1] as Int) }
-                })
-        }
-    }
-
     // MARK: - Rows
 
-    private static let selection = """
+    static let selection = """
         SELECT snapshot.*, (SELECT name FROM snapshot AS above WHERE above.id = snapshot.parent) AS parentName
         FROM snapshot
         """
@@ -236,14 +207,14 @@ package final class SnapshotLedger: Sendable {
         try database.cachedStatement(sql: sql).execute(arguments: arguments)
     }
 
-    private static func record(_ name: String, _ database: Database) throws -> SnapshotRecord {
+    static func record(_ name: String, _ database: Database) throws -> SnapshotRecord {
         let row = try Row.fetchOne(
             database.cachedStatement(sql: selection + " WHERE snapshot.name = ?"), arguments: [name])
         guard let row else { throw SnapshotError(.notFound, "snapshot \(name) is not there") }
         return try record(row, database)
     }
 
-    private static func chain(_ name: String, _ database: Database) throws -> [SnapshotRecord] {
+    static func chain(_ name: String, _ database: Database) throws -> [SnapshotRecord] {
         var chain = [try record(name, database)]
         while let parent = chain.last?.parent {
             guard chain.count < maxDepth else {
@@ -254,7 +225,7 @@ package final class SnapshotLedger: Sendable {
         return chain
     }
 
-    private static func record(_ row: Row, _ database: Database) throws -> SnapshotRecord {
+    static func record(_ row: Row, _ database: Database) throws -> SnapshotRecord {
         let id: Int64 = row["id"]
         let labels = try Row.fetchAll(
             database.cachedStatement(sql: "SELECT key, value FROM label WHERE snapshot = ?"), arguments: [id])
@@ -289,7 +260,7 @@ package final class SnapshotLedger: Sendable {
 
     /// Without a transaction, which would cost more than most of what is asked: there is one connection, so nothing changes
     /// while `body` runs.
-    private func read<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
+    func read<Value: Sendable>(_ body: @escaping @Sendable (Database) throws -> Value) async throws -> Value {
         do { return try await database.writeWithoutTransaction(body) } catch { throw described(error) }
     }
 

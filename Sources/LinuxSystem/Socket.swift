@@ -75,6 +75,24 @@ package final class PacketSocket: Sendable {
         }
     }
 
+    /// Sends one message if the peer's queue takes it now; false when it is full.
+    package func trySend(_ bytes: [UInt8], descriptors: [File] = []) throws(SystemError) -> Bool {
+        let numbers = descriptors.map(\.descriptor)
+        do throws(SystemError) {
+            try retrying("sendmsg") {
+                bytes.withUnsafeBytes {
+                    clinux_send(
+                        file.descriptor, $0.baseAddress, $0.count, numbers, Int32(numbers.count),
+                        Int32(MSG_DONTWAIT))
+                }
+            }
+            return true
+        } catch {
+            guard error.errno == EAGAIN else { throw error }
+            return false
+        }
+    }
+
     /// Receives one message; nil when the peer closed. A message over `limit` bytes or with more than
     /// `maxDescriptors` is EMSGSIZE (its descriptors are closed).
     package func receive(limit: Int, maxDescriptors: Int = 0) throws(SystemError) -> Message? {
@@ -108,6 +126,14 @@ package final class PacketSocket: Sendable {
         var time = timeval(tv_sec: seconds, tv_usec: 0)
         try retrying("setsockopt SO_SNDTIMEO") {
             setsockopt(file.descriptor, SOL_SOCKET, SO_SNDTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
+        }
+    }
+
+    /// Bounds every wait for a message, in seconds (SO_RCVTIMEO): then `receive` throws EAGAIN.
+    package func setReceiveTimeout(seconds: Int) throws(SystemError) {
+        var time = timeval(tv_sec: seconds, tv_usec: 0)
+        try retrying("setsockopt SO_RCVTIMEO") {
+            setsockopt(file.descriptor, SOL_SOCKET, SO_RCVTIMEO, &time, socklen_t(MemoryLayout<timeval>.size))
         }
     }
 

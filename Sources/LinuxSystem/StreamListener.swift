@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// Listening unix sockets of type SOCK_STREAM, as descriptors that other processes can take over.

@@ -166,8 +166,7 @@ package struct SnapshotService: Sendable {
 
     package func commit(_ key: String, as name: String, parent: String, labels: [String: String]) async throws {
         try Self.check(name, labels)
-        let record = try await ledger.record(key)
-        let usage = try await host.usage(of: record.id)
+        let usage = try await host.usage(of: try await ledger.activeID(key))
         try await ledger.commit(
             key, as: name, parent: parent.isEmpty ? nil : parent, labels: labels, usage: usage, at: now())
     }

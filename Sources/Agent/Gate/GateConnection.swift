@@ -22,6 +22,8 @@ package final class GateConnection: Sendable {
         let continuation: CheckedContinuation<Result<Reply, AgentError>, Never>
         /// The reply is many `image` frames and an `end`.
         let isList: Bool
+        let timeout: Duration
+        let deadline: Monotonic
         var reply = Reply()
     }
 
@@ -54,7 +56,8 @@ package final class GateConnection: Sendable {
         }
     }
 
-    /// Sends a request on `queue` and waits for its reply: all frames up to the last.
+    /// Sends a request, on `queue` if the gate is behind, and waits for its reply: all frames up to the last.
+    /// - Parameter timeout: checked once a second.
     func call(
         _ request: GateProtocol.Request, descriptors: [File] = [], timeout: Duration, on queue: WorkQueue
     ) async throws(AgentError) -> Reply {
@@ -66,29 +69,39 @@ package final class GateConnection: Sendable {
                 }
                 let number = pending.next
                 pending.next = number == .max ? 1 : number + 1
-                pending.calls[number] = Call(continuation: continuation, isList: request == .list)
+                pending.calls[number] = Call(
+                    continuation: continuation, isList: request == .list, timeout: timeout,
+                    deadline: .now.adding(milliseconds: Int(timeout / .milliseconds(1))))
                 return .success(number)
             }
             switch opened {
             case .failure(let error): continuation.resume(returning: .failure(error))
             case .success(let number):
-                queue.post { [self] in
-                    do throws(SystemError) {
-                        try socket.send(GateProtocol.encode(request, number: number), descriptors: descriptors)
-                    } catch { close() }
-                }
-                Task { [weak self] in
-                    try? await Task.sleep(for: timeout)
-                    self?.finish(number, .failure(AgentError(.gateTimeout, "chunkgate did not answer in \(timeout)")))
-                }
+                transmit(GateProtocol.encode(request, number: number), descriptors, queue)
             }
         }
         return try result.get()
     }
 
-    private func finish(_ number: UInt32, _ result: Result<Reply, AgentError>) {
-        let call = pending.withLock { $0.calls.removeValue(forKey: number) }
-        call?.continuation.resume(returning: result)
+    private func transmit(_ frame: [UInt8], _ descriptors: [File], _ queue: WorkQueue) {
+        do throws(SystemError) {
+            if try socket.trySend(frame, descriptors: descriptors) { return }
+        } catch { return close() }
+        queue.post { [self] in
+            do throws(SystemError) { try socket.send(frame, descriptors: descriptors) } catch { close() }
+        }
+    }
+
+    private func expireCalls(_ now: Monotonic) {
+        let overdue = pending.withLock { pending in
+            let overdue = pending.calls.filter { $0.value.deadline < now }
+            for number in overdue.keys { pending.calls[number] = nil }
+            return overdue.values
+        }
+        for call in overdue {
+            call.continuation.resume(
+                returning: .failure(AgentError(.gateTimeout, "chunkgate did not answer in \(call.timeout)")))
+        }
     }
 
     static let away = AgentError(.gateAway, "no connection to chunkgate")
@@ -97,15 +110,27 @@ package final class GateConnection: Sendable {
 
     /// Reads frames until the connection ends, on the caller's thread. What nobody asked for goes to `onEvent`.
     func receiveAll(_ onEvent: (GateProtocol.Event) -> Void) -> AgentError {
-        while true {
-            do throws(SystemError) {
-                guard let message = try socket.receive(limit: GateProtocol.maxFrameSize, maxDescriptors: 1) else {
-                    return Self.away
+        do throws(SystemError) {
+            try socket.setReceiveTimeout(seconds: 1)
+            var nextLook = Monotonic.now
+            while true {
+                let now = Monotonic.now
+                if nextLook <= now {
+                    expireCalls(now)
+                    nextLook = now.adding(milliseconds: 1000)
                 }
+                let message: PacketSocket.Message?
+                do throws(SystemError) {
+                    message = try socket.receive(limit: GateProtocol.maxFrameSize, maxDescriptors: 1)
+                } catch {
+                    guard error.errno == EAGAIN else { throw error }
+                    continue
+                }
+                guard let message else { return Self.away }
                 let (event, number) = try decode(message.bytes)
                 if !deliver(event, message.descriptors, number) { onEvent(event) }
-            } catch { return AgentError(.gateProtocol, "connection to chunkgate: \(error)") }
-        }
+            }
+        } catch { return AgentError(.gateProtocol, "connection to chunkgate: \(error)") }
     }
 
     /// Receives one frame: the answer to `hello`.
