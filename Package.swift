@@ -118,7 +118,7 @@ let package = Package(
                 "ChunkModel", "DevelopmentPKI", "HTTPTransfer", "LinuxSystem", "PeerExchange", "PeerTransport",
             ] + nio, path: "Benchmarks/peers/peerbench", swiftSettings: strict),
         .target(
-            name: "Snapshotter", dependencies: ["Catalogue", "ChunkModel", logging, protobuf] + grpc,
+            name: "Snapshotter", dependencies: ["Catalogue", "ChunkModel", logging, protobuf] + grpc + nio,
             exclude: ["Protos"], swiftSettings: strict),
         ours("DevelopmentPKI", ["ChunkModel", "LinuxSystem", "PeerTransport"]),
         ours(

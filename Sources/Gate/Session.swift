@@ -100,7 +100,14 @@ final class AgentServer: Sendable {
             while let message = try socket.receive(
                 limit: GateProtocol.maxFrameSize, maxDescriptors: GateProtocol.maxDescriptors)
             {
-                let (request, number) = try GateProtocol.decodeRequest(message.bytes)
+                let (request, number): (GateProtocol.Request, UInt32)
+                do throws(GateProtocol.Malformed) {
+                    (request, number) = try GateProtocol.decodeRequest(message.bytes)
+                } catch {
+                    guard case .unknownKind(let kind, let number) = error, session != nil else { throw error }
+                    refuseUnknown(kind, number)
+                    continue
+                }
                 if let session {
                     guard handle(request, number, message.descriptors, session) else {
                         throw SystemError(EPROTO, "gate protocol", "too many requests in flight")
@@ -117,6 +124,15 @@ final class AgentServer: Sendable {
         socket.shutdown()
         current.update { $0 = nil }
         gate.log.log(.info, "chunkd disconnected; blocked reads stay blocked until it is back or their deadline")
+    }
+
+    /// A newer chunkd may ask for what this gate does not know, and must not lose it for that.
+    private func refuseUnknown(_ kind: UInt16, _ number: UInt32) {
+        gate.log.log(.warning, "chunkd asks for what this chunkgate does not know: upgrade it", ["kind": "\(kind)"])
+        // Nobody waits for an answer to number 0.
+        guard number != 0 else { return }
+        let message = "this chunkgate (\(chunkdVersion)) does not know request \(kind): upgrade it"
+        gate.outbox.send(.reply(errno: UInt32(ENOSYS), value: 0, message: message), number: number)
     }
 
     private func hello(

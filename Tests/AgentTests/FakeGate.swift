@@ -42,6 +42,8 @@ final class FakeGate: Sendable {
         var snapshots: Set<UInt64> = []
         /// What the agent had kept.
         var listener: File?
+        /// It is from before `keepListener`.
+        var isOld = false
         var session: PacketSocket?
         var arena: File?
         var slotSize = 0
@@ -89,6 +91,7 @@ final class FakeGate: Sendable {
     var connections: Int { state.withLock { $0.hello } }
     /// The agent had a listening socket kept.
     var hasListener: Bool { state.withLock { $0.listener != nil } }
+    func becomeOld() { state.update { $0.isOld = true } }
     func forgetListener() { state.update { $0.listener = nil } }
     /// An agent is connected.
     var isConnected: Bool { state.withLock { $0.session != nil } }
@@ -244,10 +247,11 @@ final class FakeGate: Sendable {
             case .verify(let handle, let first, let count):
                 return [(Self.verify(Int(handle), Int(first), Int(count), state), true)]
             case .removeImage(let digest): return [Self.remove(digest, &state)]
-            case .keepListener:
+            case .keepListener, .keptListener:
+                if state.isOld { return [Self.refusal(ENOSYS, "unknown request")] }
+                if request == .keptListener { return [Self.refusal(state.listener == nil ? ENOENT : 0, "")] }
                 state.listener = files.first
                 return [Self.refusal(0, "")]
-            case .keptListener: return [Self.refusal(state.listener == nil ? ENOENT : 0, "")]
             case .blobFile, .bootstrapFile: return [Self.refusal(ENOENT, "no files here")]
             case .listBlocked:
                 let waits = state.blobs.enumerated().flatMap { number, blob in

@@ -70,7 +70,24 @@ import Testing
             #expect(await off { Wait.until(.seconds(10)) { access(path, F_OK) == 0 } })
             #expect(try await isServed(at: path))
         }
-        // Without the snapshotter nobody would ever answer.
+        // A chunkgate that is older than this chunkd.
+        workshop.gate.becomeOld()
+        workshop.gate.forgetListener()
+        try await workshop.run(settings) { _ async throws in
+            #expect(await off { Wait.until(.seconds(10)) { (try? connectStream(path: path)) != nil } })
+            #expect(try await isServed(at: path))
+        }
+        #expect(throws: SystemError.self) { _ = try connectStream(path: path) }
+    }
+
+    @Test("without the snapshotter nobody keeps a socket on which nobody would answer")
+    func listenerIsDropped() async throws {
+        let workshop = try Workshop()
+        let settings = workshop.settings { $0.snapshotter.enabled = true }
+        let path = settings.snapshotter.socket
+        try await workshop.run(settings) { _ async throws in
+            #expect(await off { Wait.until(.seconds(10)) { workshop.gate.hasListener } })
+        }
         try await workshop.run(workshop.settings()) { _ async throws in
             #expect(await off { Wait.until(.seconds(10)) { !workshop.gate.hasListener } })
         }

@@ -199,6 +199,12 @@ final class GateClient: Sendable {
         return try next(number).event
     }
 
+    /// The same for a frame of the test's own making.
+    func ask(frame: [UInt8], number: UInt32) throws -> GateProtocol.Event {
+        try socket.send(frame)
+        return try next(number).event
+    }
+
     func open(_ image: GateImage, mount: Bool = true) throws -> GateProtocol.ImageInfo {
         let event = try ask(.openImage(manifest: image.digest, mount: mount, blobCount: 1), try image.files())
         guard case .image(let info) = event else { throw FixtureError("open: \(event)") }

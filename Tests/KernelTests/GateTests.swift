@@ -205,6 +205,18 @@ struct GateTests {
         try requireNoSelfEvents(client)
     }
 
+    @Test func aRequestThatANewerAgentMakesIsRefusedAndItStaysConnected() throws {
+        let gate = try RunningGate(scratch)
+        let client = try gate.connect()
+        var frame = GateProtocol.encode(.stat, number: 77)
+        frame[0] = 63
+        guard case .reply(UInt32(ENOSYS), _, let message) = try client.ask(frame: frame, number: 77) else {
+            throw FixtureError("not refused")
+        }
+        #expect(message.contains("request 63"))
+        try requireNoSelfEvents(client)
+    }
+
     @Test func aListenerOutlivesTheAgentAndTheWorkerAndNothingElseIsKept() throws {
         let gate = try RunningGate(scratch)
         let path = scratch.appending("kept.sock")

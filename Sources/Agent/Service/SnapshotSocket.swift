@@ -33,11 +33,7 @@ actor SnapshotSocket {
     ///   chunkgate nothing is thrown: the next connection will do.
     func gateConnected() async throws {
         do {
-            if let path, file == nil {
-                let socket = if let kept = try await takeOver(path) { kept } else { try await make(path) }
-                file = socket
-                give.yield(socket)
-            }
+            if let path, file == nil { try await listen(at: path) }
             // None, if there is none: nobody would answer on what a predecessor with other settings had.
             try await gate.keepListener(file)
         } catch let error as AgentError {
@@ -47,17 +43,25 @@ actor SnapshotSocket {
         }
     }
 
-    /// What a predecessor listened on, if containerd finds it where the settings have it.
-    private func takeOver(_ path: String) async throws(AgentError) -> File? {
-        guard let kept = try await gate.keptListener(), StreamListener.isFound(kept, at: path) else { return nil }
-        logger.info("containerd's socket is taken over", metadata: ["path": "\(path)"])
-        return kept
+    private func listen(at path: String) async throws {
+        let kept = try await takeOver(path)
+        if kept == nil { try await SocketPath.prepare(path, group: group) }
+        let socket = try kept ?? StreamListener.listen(path: path)
+        logger.info("serving containerd", metadata: ["socket": "\(path)", "takenOver": "\(kept != nil)"])
+        file = socket
+        give.yield(socket)
     }
 
-    private func make(_ path: String) async throws -> File {
-        // One that is kept for another place would answer there for a chunkd that is not.
+    /// What a predecessor listened on, if containerd finds it where the settings have it.
+    private func takeOver(_ path: String) async throws(AgentError) -> File? {
+        let kept: File?
+        do throws(AgentError) { kept = try await gate.keptListener() } catch {
+            // An older chunkgate keeps none, which is said when it is asked to.
+            guard error.code == .gateRefused else { throw error }
+            return nil
+        }
+        guard let kept, !StreamListener.isFound(kept, at: path) else { return kept }
         try await gate.keepListener(nil)
-        try await SocketPath.prepare(path, group: group)
-        return try StreamListener.listen(path: path)
+        return nil
     }
 }

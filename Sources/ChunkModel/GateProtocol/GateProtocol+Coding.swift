@@ -24,7 +24,7 @@ extension GateProtocol {
             let request = reader.integer(UInt32.self)
         else { throw .truncated }
         guard version == Self.version else { throw .version(version) }
-        guard let known = Kind(rawValue: kind) else { throw .unknownKind(kind) }
+        guard let known = Kind(rawValue: kind) else { throw .unknownKind(kind, number: request) }
         return (known, request, reader)
     }
 
@@ -126,7 +126,7 @@ extension GateProtocol {
         case .listBlocked: request = .listBlocked
         case .keepListener: request = .keepListener
         case .keptListener: request = .keptListener
-        default: throw .unknownKind(kind.rawValue)
+        default: throw .unknownKind(kind.rawValue, number: number)
         }
         guard reader.remaining == 0 else { throw .badValue(field: "length") }
         return (request, number)
@@ -244,7 +244,7 @@ extension GateProtocol {
                     .init(pid: try reader.u32(), at: try reader.address(), milliseconds: try reader.u32()))
             }
             event = .blocked(readers)
-        default: throw .unknownKind(kind.rawValue)
+        default: throw .unknownKind(kind.rawValue, number: number)
         }
         guard reader.remaining == 0 else { throw .badValue(field: "length") }
         return (event, number)

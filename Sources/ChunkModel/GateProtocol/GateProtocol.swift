@@ -221,7 +221,8 @@ package enum GateProtocol {
         case tooLarge(Int)
         case truncated
         case version(UInt16)
-        case unknownKind(UInt16)
+        /// With the number of the request, which a newer chunkd made.
+        case unknownKind(UInt16, number: UInt32)
         case badValue(field: String)
     }
 
