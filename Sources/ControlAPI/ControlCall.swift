@@ -6,6 +6,7 @@ package enum ControlCall: Equatable, Sendable {
     case stat
     case prefetch(PrefetchRequest)
     case verify(VerifyRequest)
+    case pin(PinRequest)
     case collectGarbage(GarbageRequest)
     case limits(LimitsRequest)
     case doctor
@@ -31,6 +32,7 @@ package enum ControlCall: Equatable, Sendable {
         case ("GET", "/v1/stat"): self = .stat
         case ("POST", "/v1/prefetch"): self = .prefetch(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/verify"): self = .verify(try Self.decode(body, \.apiVersion))
+        case ("POST", "/v1/pins"): self = .pin(try Self.decode(body, \.apiVersion))
         case ("POST", "/v1/gc"): self = .collectGarbage(try Self.decode(body, \.apiVersion))
         case ("GET", "/v1/limits"): self = .limits(LimitsRequest())
         case ("POST", "/v1/limits"): self = .limits(try Self.decode(body, \.apiVersion))
@@ -74,6 +76,7 @@ package enum ControlCall: Equatable, Sendable {
         case .stat: "stat"
         case .prefetch: "prefetch"
         case .verify: "verify"
+        case .pin: "pin"
         case .collectGarbage: "gc"
         case .limits: "limits"
         case .doctor: "doctor"
@@ -112,6 +115,7 @@ package enum ControlCall: Equatable, Sendable {
                     StreamLine(result: try await service.prefetch(request, progress: progress)))
             case .verify(let request):
                 return try ControlJSON.encode(StreamLine(result: try await service.verify(request, progress: progress)))
+            case .pin(let request): return try ControlJSON.encode(try await service.pin(request))
             case .collectGarbage(let request):
                 return try ControlJSON.encode(try await service.collectGarbage(request))
             case .limits(let request): return try ControlJSON.encode(try await service.limits(request))

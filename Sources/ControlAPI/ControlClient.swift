@@ -38,6 +38,10 @@ package final class ControlClient: Sendable {
     package func doctor() async throws(ControlError) -> DoctorReply { try await call(.get, "/v1/doctor") }
     package func version() async throws(ControlError) -> VersionReply { try await call(.get, "/v1/version") }
 
+    package func pin(_ request: PinRequest) async throws(ControlError) -> PinReply {
+        try await call(.post, "/v1/pins", body: try ControlJSON.encode(request))
+    }
+
     package func collectGarbage(_ request: GarbageRequest) async throws(ControlError) -> GarbageReply {
         try await call(.post, "/v1/gc", body: try ControlJSON.encode(request))
     }

@@ -15,6 +15,7 @@ package protocol ControlService: Sendable {
     /// Returns when every resident chunk has been hashed. `progress` as for `prefetch`.
     func verify(_ request: VerifyRequest, progress: @escaping @Sendable (ProgressReport) -> Void) async throws
         -> VerifyReply
+    func pin(_ request: PinRequest) async throws -> PinReply
     func collectGarbage(_ request: GarbageRequest) async throws -> GarbageReply
     /// Changes what the request names, until the agent's end; the limits in force.
     func limits(_ request: LimitsRequest) async throws -> LimitsReply

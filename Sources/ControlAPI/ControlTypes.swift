@@ -286,6 +286,34 @@ package struct VerifyReply: Codable, Equatable, Sendable {
     }
 }
 
+/// `POST /v1/pins`: keep an image that is on the node from being collected, or no longer.
+package struct PinRequest: Codable, Equatable, Sendable {
+    /// Left out, or `chunkd/v1`.
+    package var apiVersion: String? = ControlVersion.current
+    /// A reference or a manifest's digest.
+    package var reference: String
+    package var pinned: Bool
+
+    package init(reference: String, pinned: Bool) {
+        self.reference = reference
+        self.pinned = pinned
+    }
+}
+
+/// Answer to `POST /v1/pins`.
+package struct PinReply: Codable, Equatable, Sendable {
+    package var apiVersion = ControlVersion.current
+    package var reference: String
+    package var manifestDigest: Digest
+    package var pinned: Bool
+
+    package init(reference: String, manifestDigest: Digest, pinned: Bool) {
+        self.reference = reference
+        self.manifestDigest = manifestDigest
+        self.pinned = pinned
+    }
+}
+
 /// `POST /v1/gc`: remove what no mount, pin or quota keeps.
 package struct GarbageRequest: Codable, Equatable, Sendable {
     /// Left out, or `chunkd/v1`.

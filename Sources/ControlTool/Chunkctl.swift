@@ -23,8 +23,9 @@ struct Chunkctl: AsyncParsableCommand {
             ImageCommand.self, MountCommand.self, UmountCommand.self, ImagesCommand.self, StatCommand.self,
             PeersCommand.self, FaultsCommand.self, EventsCommand.self, SpansCommand.self, TopCommand.self,
             ExplainCommand.self, DrainCommand.self, LimitsCommand.self, PKICommand.self, PrefetchCommand.self,
-            VerifyCommand.self, GarbageCommand.self, TraceCommand.self, MirrorCommand.self, DoctorCommand.self,
-            SupportBundleCommand.self, VersionCommand.self, GateOptionsCommand.self, CompletionsCommand.self,
+            VerifyCommand.self, PinCommand.self, UnpinCommand.self, GarbageCommand.self, TraceCommand.self,
+            MirrorCommand.self, DoctorCommand.self, SupportBundleCommand.self, VersionCommand.self,
+            GateOptionsCommand.self, CompletionsCommand.self,
         ])
 }
 

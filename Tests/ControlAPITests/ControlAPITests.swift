@@ -92,6 +92,11 @@ private func post(_ path: String, _ body: String, more: String = "") -> [UInt8] 
         #expect(try await client.doctor().checks.map(\.status) == [.warn])
         #expect(try await client.version().version == "1.2.3")
         #expect(try await client.collectGarbage(GarbageRequest(dryRun: true)).dryRun)
+        for pinned in [true, false] {
+            let reply = try await client.pin(PinRequest(reference: "r.example/a:1", pinned: pinned))
+            #expect(
+                reply == PinReply(reference: "r.example/a:1", manifestDigest: FakeService.digest, pinned: pinned))
+        }
         #expect(try await client.explain(ExplainRequest(subject: "r.example/a:1")) == FakeService.explained)
         #expect(try await client.faults() == FakeService.faults)
         #expect(try await client.spans(SpansRequest(trace: FakeService.trace)) == FakeService.spans)

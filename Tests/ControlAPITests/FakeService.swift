@@ -134,6 +134,10 @@ final class FakeService: ControlService {
             badChunks: 2000, repairedChunks: request.repair ? 2000 : 0, bad: bad, seconds: 0.5)
     }
 
+    func pin(_ request: PinRequest) async throws -> PinReply {
+        PinReply(reference: request.reference, manifestDigest: Self.digest, pinned: request.pinned)
+    }
+
     func collectGarbage(_ request: GarbageRequest) async throws -> GarbageReply {
         GarbageReply(
             dryRun: request.dryRun,

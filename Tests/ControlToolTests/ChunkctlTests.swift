@@ -5,7 +5,7 @@ import Testing
 @Suite struct ChunkctlUsageTests {
     static let commands = [
         "image", "image build", "image inspect", "mount", "umount", "images", "stat", "peers", "faults", "events",
-        "spans", "top", "explain", "drain", "limits", "pki", "prefetch", "verify", "gc", "doctor",
+        "spans", "top", "explain", "drain", "limits", "pki", "prefetch", "verify", "pin", "unpin", "gc", "doctor",
         "support-bundle", "version", "gate-options", "completions",
     ]
 
@@ -150,6 +150,15 @@ import Testing
         let repaired = try await ChunkctlRun.run("verify", "--repair", "r.example/a:1", "--socket", agent.socket)
         #expect(repaired.status == 0 && repaired.errors.isEmpty)
         await agent.end()
+    }
+
+    @Test func pinAndUnpinSayWhatIsPinned() async throws {
+        let agent = try await ScriptedAgent()
+        for command in ["pin", "unpin"] {
+            let run = try await ChunkctlRun.run(command, "r.example/a:1", "--socket", agent.socket)
+            #expect(run.status == 0 && run.output == "\(command)ned r.example/a:1 (\(ScriptedAgent.digest.short))\n")
+        }
+        #expect(try await ChunkctlRun.run("pin", "--socket", agent.socket).status == 2)
     }
 
     @Test func gcSaysWhatItWouldDo() async throws {

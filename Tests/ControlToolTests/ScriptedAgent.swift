@@ -118,6 +118,10 @@ final class ScriptedAgent: ControlService {
             repairedChunks: request.repair ? 1 : 0, bad: bad, seconds: 1)
     }
 
+    func pin(_ request: PinRequest) async throws -> PinReply {
+        PinReply(reference: request.reference, manifestDigest: Self.digest, pinned: request.pinned)
+    }
+
     func collectGarbage(_ request: GarbageRequest) async throws -> GarbageReply {
         GarbageReply(
             dryRun: request.dryRun,

@@ -36,6 +36,10 @@ extension EndToEnd {
 
             #expect(try node.control(GarbageReply.self, "gc").removed.isEmpty, "a mounted image was removed")
             try node.unmount(mount)
+            #expect(try node.control(PinReply.self, "pin", reference).pinned)
+            #expect(try node.control(GarbageReply.self, "gc").removed.isEmpty, "a pinned image was removed")
+            #expect(try node.control(ImagesReply.self, "images").images.map(\.pinned) == [true])
+            #expect(try !node.control(PinReply.self, "unpin", reference).pinned)
             let planned = try node.control(GarbageReply.self, "gc", "--dry-run")
             #expect(planned.removed.count == 1 && planned.freedBytes > 6_000_000)
             #expect(try node.control(ImagesReply.self, "images").images.count == 1, "a dry run removed something")

@@ -76,7 +76,7 @@ enum Rings {
         module(
             "PeerExchange", ["CLinux", "ChunkModel", "HTTPTransfer", "LinuxSystem", "PeerTransport"], foundation, nio),
         module(
-            "Snapshotter", ["Catalogue", "ChunkModel"],
+            "Snapshotter", ["Catalogue", "ChunkModel"], nio,
             ["GRPCCore", "GRPCNIOTransportHTTP2Posix", "GRPCProtobuf", "SwiftProtobuf", "Logging"]),
         module("Mirror", ["ChunkModel", "Integrity", "LinuxSystem"], nio),
         module("DevelopmentPKI", ["ChunkModel", "LinuxSystem", "PeerTransport"], foundation),

@@ -23,7 +23,8 @@ extension ImageService {
     /// Removes images, or says which it would remove; least recently used first.
     func collect(_ collection: Collection, dryRun: Bool) async throws -> [GarbageItem] {
         let images = try await parts.gate.list()
-        let records = (try? await parts.catalogue.images()) ?? []
+        // Without the catalogue nobody knows which images are pinned: nothing goes.
+        let records = try await parts.catalogue.images()
         let byDigest = Dictionary(records.map { ($0.manifest, $0) }, uniquingKeysWith: { first, _ in first })
         var goal = try await goal(collection)
         var left = images
@@ -52,6 +53,32 @@ extension ImageService {
                     freedBytes: freed))
         }
         return removed
+    }
+
+    /// Has collections pass an image over, or no longer.
+    func setPinned(_ digest: Digest, _ isPinned: Bool) async throws {
+        guard try await parts.catalogue.setPinned(digest, isPinned) else {
+            throw AgentError(.notFound, "the catalogue does not have image \(digest): mount it by its reference first")
+        }
+        parts.logger.info(
+            isPinned ? "image pinned" : "image no longer pinned", metadata: ["manifest": "\(digest)"])
+    }
+
+    /// Frees what is over the quota, when something is. What goes wrong is logged once.
+    func keepQuota(resident: UInt64) async {
+        guard parts.quota.high > 0, resident > parts.quota.high else { return quotaProblem = "" }
+        do {
+            _ = try await collect(.quota(resident: resident), dryRun: false)
+            quotaProblem = ""
+        } catch {
+            if (error as? CatalogueError) != nil { noteCatalogueError(error) }
+            if quotaProblem != "\(error)" {
+                parts.logger.error(
+                    "the cache is over its quota and nothing can be removed",
+                    metadata: ["bytes": "\(resident)", "quota": "\(parts.quota.high)", "error": "\(error)"])
+            }
+            quotaProblem = "\(error)"
+        }
     }
 
     /// Whether no container's snapshot lies above an image; false when nobody can say. One that is not mounted may have

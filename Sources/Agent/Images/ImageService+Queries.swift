@@ -19,10 +19,10 @@ extension ImageService {
         try await parts.loader.manifest(digest, try Reference(text))
     }
 
-    /// The image a reference stands for as far as the node knows, without asking a registry. It must be here.
-    func stored(_ text: String) async throws -> ImageManifest {
+    /// The manifest's digest of the image that a reference or a digest stands for as far as the node knows, without asking
+    /// a registry. It must be here.
+    func storedDigest(_ text: String) async throws -> Digest {
         let digest: Digest?
-        let bare = try? Reference(text)
         if let plain = Digest(text) {
             digest = plain
         } else {
@@ -33,10 +33,16 @@ extension ImageService {
         guard let digest, states[digest] != nil else {
             throw AgentError(.notFound, "image \(text) is not on this node: mount or prefetch it first")
         }
+        return digest
+    }
+
+    /// The manifest of that image.
+    func stored(_ text: String) async throws -> ImageManifest {
+        let digest = try await storedDigest(text)
         if let repository = try await parts.catalogue.image(digest)?.repository {
             return try await parts.loader.manifest(digest, try Reference(repository))
         }
-        guard let bare else {
+        guard let bare = try? Reference(text) else {
             throw AgentError(
                 .notFound, "nothing is known of where image \(digest) came from: mount it by its reference")
         }
@@ -74,7 +80,7 @@ extension ImageService {
     /// What people call an image that has each of these blobs.
     func names(of blobs: Set<BlobKey>) async -> [BlobKey: String] {
         if blobs.isEmpty { return [:] }
-        let records = (try? await parts.catalogue.images()) ?? []
+        let records = await catalogued()
         var out: [BlobKey: String] = [:]
         for digest in states.keys.sorted() {
             for key in states[digest]?.keys ?? [] where blobs.contains(key) && out[key] == nil {
@@ -99,9 +105,17 @@ extension ImageService {
         return "\(reference.name):\(reference.tag ?? Reference.defaultTag)"
     }
 
+    /// What the catalogue has of all images; nothing, which is counted and logged, when it cannot be read.
+    private func catalogued() async -> [CatalogueImage] {
+        do throws(CatalogueError) { return try await parts.catalogue.images() } catch {
+            noteCatalogueError(error)
+            return []
+        }
+    }
+
     /// The gate's images with what the catalogue adds, by manifest digest.
     func summaries(_ images: [GateProtocol.ImageInfo], quarantined: Set<Digest>) async -> [ImageSummary] {
-        let records = (try? await parts.catalogue.images()) ?? []
+        let records = await catalogued()
         let byDigest = Dictionary(records.map { ($0.manifest, $0) }, uniquingKeysWith: { first, _ in first })
         return images.sorted { $0.manifest < $1.manifest }.map { info in
             let record = byDigest[info.manifest]

@@ -171,10 +171,7 @@ extension ImageService {
         await noteUses(snapshot.used)
         if let counters = try? await parts.gate.counters() {
             parts.metrics.mirror(counters)
-            let resident = counters[.residentBytes] ?? 0
-            if parts.quota.high > 0, resident > parts.quota.high {
-                _ = try? await collect(.quota(resident: resident), dryRun: false)
-            }
+            await keepQuota(resident: counters[.residentBytes] ?? 0)
         }
         await retryUnserved()
     }

@@ -56,6 +56,8 @@ actor ImageService {
     private var waiters: [Digest: [CheckedContinuation<Void, Never>]] = [:]
     /// Images whose mount is about to go: nobody is given its path any more.
     var closing: Set<Digest> = []
+    /// Why the cache could not be held to its quota last time; empty when it could.
+    var quotaProblem = ""
     /// Connection the states belong to; 0 before the first.
     var connection: UInt64 = 0
     var isSynced = false
@@ -326,7 +328,7 @@ actor ImageService {
 
     func noteCatalogueError(_ error: any Error) {
         parts.metrics.catalogueErrors[(error as? CatalogueError)?.reason ?? "io"].increment()
-        parts.logger.error("the catalogue could not be written", metadata: ["error": "\(error)"])
+        parts.logger.error("the catalogue could not be read or written", metadata: ["error": "\(error)"])
     }
 
     /// Seconds since 1970, for "last used": the one thing here that people compare with their clocks.

@@ -136,8 +136,18 @@ package final class AgentService: ControlService {
 
     // MARK: - Garbage
 
+    package func pin(_ request: PinRequest) async throws -> PinReply {
+        try await answering {
+            try await images.waitUntilSynced()
+            let digest = try await images.storedDigest(request.reference)
+            try await images.setPinned(digest, request.pinned)
+            return PinReply(reference: request.reference, manifestDigest: digest, pinned: request.pinned)
+        }
+    }
+
     package func collectGarbage(_ request: GarbageRequest) async throws -> GarbageReply {
         try await answering {
+            try await images.waitUntilSynced()
             let removed = try await images.collect(.all, dryRun: request.dryRun)
             return GarbageReply(
                 dryRun: request.dryRun, removed: removed, freedBytes: removed.reduce(0) { $0 + $1.freedBytes })

@@ -30,13 +30,17 @@ actor SnapshotSocket {
 
     /// To be called for each connection to chunkgate, which may be another one than before and keep nothing.
     /// - Throws: `ControlError` and `SystemError` when there can be no socket at that path. Without an answer from
-    ///   chunkgate nothing is thrown: the next connection will do.
+    ///   chunkgate nothing is thrown: there will be another connection.
     func gateConnected() async throws {
         do {
             if let path, file == nil { try await listen(at: path) }
             // None, if there is none: nobody would answer on what a predecessor with other settings had.
             try await gate.keepListener(file)
         } catch let error as AgentError {
+            if path != nil, file == nil {
+                logger.warning("containerd is not served yet", metadata: ["error": "\(error)"])
+                return gate.reconnect()
+            }
             logger.warning(
                 "chunkgate does not keep containerd's socket: calls will fail while chunkd is away",
                 metadata: ["error": "\(error)"])
