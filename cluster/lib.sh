@@ -83,7 +83,8 @@ stop() {
 runs() {
     local state
     state=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -c1)
-    [[ -n $state && $state != Z ]]
+    # The first thread may have ended before the others, which still have files open.
+    [[ -n $state ]] && [[ $state != Z || $(ls "/proc/$1/task" 2>/dev/null | wc -l) -gt 1 ]]
 }
 
 # start_time PID: when the process began, in ticks since boot; empty if there is none. Pids are used again, these are not.

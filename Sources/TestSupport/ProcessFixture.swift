@@ -1,5 +1,6 @@
 import FoundationEssentials
 import Glibc
+import LinuxSystem
 import Synchronization
 
 /// What a fixture could not do. Tests fail with its text.
@@ -120,6 +121,14 @@ package final class ProcessFixture: Sendable {
             return status != nil
         }
         return status.map { $0 & 0x7F == 0 ? $0 >> 8 & 0xFF : 128 + ($0 & 0x7F) }
+    }
+
+    /// Whether any process is gone, or dead and not yet waited for by whoever inherited it.
+    package static func hasEnded(_ pid: pid_t) -> Bool {
+        guard let stat = try? readProcFile("/proc/\(pid)/stat") else { return true }
+        // PID (NAME) STATE …; the first thread may have ended before the others, which still have files open.
+        let isDead = String(decoding: stat, as: UTF8.self).split(separator: ")").last?.hasPrefix(" Z") ?? true
+        return isDead && ((try? Directory.names("/proc/\(pid)/task"))?.count ?? 0) <= 1
     }
 
     /// SIGTERM, and SIGKILL when that has not ended it within two seconds. Does nothing when it has ended.

@@ -95,14 +95,7 @@ final class RunningGate: Sendable {
         if let worker { Glibc.kill(worker, SIGKILL) }
         _ = process.wait(atMost: .seconds(5))
         // Not our child: until it is gone its files, and so their file systems, are in use.
-        if let worker { _ = Wait.until(.seconds(5)) { Self.hasEnded(worker) } }
-    }
-
-    /// Gone, or dead and not yet waited for by whoever inherited it.
-    private static func hasEnded(_ pid: pid_t) -> Bool {
-        guard let stat = try? readProcFile("/proc/\(pid)/stat") else { return true }
-        // PID (NAME) STATE …
-        return String(decoding: stat, as: UTF8.self).split(separator: ")").last?.hasPrefix(" Z") ?? true
+        if let worker { _ = Wait.until(.seconds(5)) { ProcessFixture.hasEnded(worker) } }
     }
 
     /// Ends it as an operator would; kills it when that is refused.
