@@ -44,6 +44,8 @@ final class FakeGate: Sendable {
         var listener: File?
         /// It is from before `keepListener`.
         var isOld = false
+        /// It ends the connection when it is asked for the listener the next time.
+        var losesNext = false
         var session: PacketSocket?
         var arena: File?
         var slotSize = 0
@@ -91,6 +93,7 @@ final class FakeGate: Sendable {
     var connections: Int { state.withLock { $0.hello } }
     /// The agent had a listening socket kept.
     var hasListener: Bool { state.withLock { $0.listener != nil } }
+    func loseNextConnection() { state.update { $0.losesNext = true } }
     func becomeOld() { state.update { $0.isOld = true } }
     func forgetListener() { state.update { $0.listener = nil } }
     /// An agent is connected.
@@ -248,6 +251,11 @@ final class FakeGate: Sendable {
                 return [(Self.verify(Int(handle), Int(first), Int(count), state), true)]
             case .removeImage(let digest): return [Self.remove(digest, &state)]
             case .keepListener, .keptListener:
+                if state.losesNext, request == .keptListener {
+                    state.losesNext = false
+                    state.session?.shutdown()
+                    return []
+                }
                 if state.isOld { return [Self.refusal(ENOSYS, "unknown request")] }
                 if request == .keptListener { return [Self.refusal(state.listener == nil ? ENOENT : 0, "")] }
                 state.listener = files.first

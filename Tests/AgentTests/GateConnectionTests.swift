@@ -15,6 +15,7 @@ struct GateConnectionTests {
         // The least there is: some ten small messages.
         var bytes: Int32 = 1
         setsockopt(mine.file.descriptor, SOL_SOCKET, SO_SNDBUF, &bytes, socklen_t(MemoryLayout<Int32>.size))
+        try theirs.setReceiveTimeout(seconds: 10)
         let connection = GateConnection(number: 1, socket: mine)
         let ended = Monitor(false)
         try Thread.start("test-gate") {

@@ -15,6 +15,24 @@ struct PinTests {
             host: workshop.host)
     }
 
+    @Test("who was told that an image is pinned has it, whatever is collected meanwhile")
+    func race() async throws {
+        let workshop = try Workshop()
+        let image = try await image(workshop, "raced", seed: 1)
+        try await workshop.run { agent in
+            for _ in 0..<10 {
+                _ = try await agent.service.mount(MountRequest(reference: image.reference))
+                #expect(try await agent.service.umount(UmountRequest(manifestDigest: image.manifest)).released)
+                async let collected = agent.service.collectGarbage(GarbageRequest(dryRun: false))
+                async let pinned = agent.service.pin(PinRequest(reference: image.reference, pinned: true))
+                let isPinned = (try? await pinned) != nil
+                #expect(try await collected.removed.isEmpty == isPinned)
+                #expect(try await agent.service.images().images.map(\.pinned) == (isPinned ? [true] : []))
+                if isPinned { _ = try await agent.service.pin(PinRequest(reference: image.reference, pinned: false)) }
+            }
+        }
+    }
+
     @Test("what is pinned stays, also after a restart, and nothing goes while nobody knows what is")
     func collection() async throws {
         let workshop = try Workshop()

@@ -243,8 +243,11 @@ struct GateTests {
         let client = try gate.connect()
         let kept = try client.keptListener()
         #expect(StreamListener.isFound(kept, at: path) && !StreamListener.isFound(kept, at: path + "x"))
+        // Holds for accept(2) too.
+        try PacketSocket(owning: kept).setReceiveTimeout(seconds: 10)
         let accepted = File(owning: accept(kept.descriptor, nil, nil))
-        #expect(accepted.descriptor >= 0)
+        try #require(accepted.descriptor >= 0)
+        try PacketSocket(owning: accepted).setReceiveTimeout(seconds: 10)
         #expect(write(caller.descriptor, "waited", 6) == 6)
         var bytes = [UInt8](repeating: 0, count: 6)
         #expect(read(accepted.descriptor, &bytes, 6) == 6 && bytes == Array("waited".utf8))

@@ -232,6 +232,7 @@ final class ClusterNode: Sendable {
         await server?.drain(grace: .seconds(2))
     }
 
+    /// Ends everything, without a goodbye unless `leave` was called.
     func stop() async {
         await endServing()
         alarm.update { $0.isStopped = true }

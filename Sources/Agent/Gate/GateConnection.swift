@@ -35,6 +35,8 @@ package final class GateConnection: Sendable {
 
     /// Calls under way at once; more are refused.
     static let maxCalls = 256
+    /// How often calls are looked through for those whose time is over.
+    private static let lookSeconds = 1
 
     init(number: UInt64, socket: PacketSocket) {
         self.number = number
@@ -111,13 +113,13 @@ package final class GateConnection: Sendable {
     /// Reads frames until the connection ends, on the caller's thread. What nobody asked for goes to `onEvent`.
     func receiveAll(_ onEvent: (GateProtocol.Event) -> Void) -> AgentError {
         do throws(SystemError) {
-            try socket.setReceiveTimeout(seconds: 1)
+            try socket.setReceiveTimeout(seconds: Self.lookSeconds)
             var nextLook = Monotonic.now
             while true {
                 let now = Monotonic.now
                 if nextLook <= now {
                     expireCalls(now)
-                    nextLook = now.adding(milliseconds: 1000)
+                    nextLook = now.adding(milliseconds: Self.lookSeconds * 1000)
                 }
                 let message: PacketSocket.Message?
                 do throws(SystemError) {

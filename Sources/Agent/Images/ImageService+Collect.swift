@@ -24,7 +24,11 @@ extension ImageService {
     func collect(_ collection: Collection, dryRun: Bool) async throws -> [GarbageItem] {
         let images = try await parts.gate.list()
         // Without the catalogue nobody knows which images are pinned: nothing goes.
-        let records = try await parts.catalogue.images()
+        let records: [CatalogueImage]
+        do throws(CatalogueError) { records = try await parts.catalogue.images() } catch {
+            parts.metrics.catalogueErrors[error.reason].increment()
+            throw error
+        }
         let byDigest = Dictionary(records.map { ($0.manifest, $0) }, uniquingKeysWith: { first, _ in first })
         var goal = try await goal(collection)
         var left = images
@@ -55,10 +59,13 @@ extension ImageService {
         return removed
     }
 
-    /// Has collections pass an image over, or no longer.
+    /// Has collections pass an image over, or no longer. One that was about to go is gone first, and `notFound`.
     func setPinned(_ digest: Digest, _ isPinned: Bool) async throws {
-        guard try await parts.catalogue.setPinned(digest, isPinned) else {
-            throw AgentError(.notFound, "the catalogue does not have image \(digest): mount it by its reference first")
+        try await exclusively(digest) {
+            guard try await parts.catalogue.setPinned(digest, isPinned) else {
+                throw AgentError(
+                    .notFound, "the catalogue does not have image \(digest): mount it by its reference first")
+            }
         }
         parts.logger.info(
             isPinned ? "image pinned" : "image no longer pinned", metadata: ["manifest": "\(digest)"])
@@ -71,7 +78,6 @@ extension ImageService {
             _ = try await collect(.quota(resident: resident), dryRun: false)
             quotaProblem = ""
         } catch {
-            if (error as? CatalogueError) != nil { noteCatalogueError(error) }
             if quotaProblem != "\(error)" {
                 parts.logger.error(
                     "the cache is over its quota and nothing can be removed",
@@ -117,6 +123,10 @@ extension ImageService {
             let keys = states[digest]?.keys ?? []
             let alone = alone(keys, but: digest)
             try await checkContainers(digest)
+            // It may have been pinned since it was chosen.
+            guard try await parts.catalogue.image(digest)?.isPinned != true else {
+                throw AgentError(.inUse, "image \(digest) is pinned")
+            }
             let freed = try await parts.gate.removeImage(digest)
             if let id = states[digest]?.hydration { parts.pipeline.post(.stopBulk(id)) }
             stopReplay(digest)
