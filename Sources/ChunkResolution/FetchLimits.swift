@@ -43,8 +43,9 @@ package struct FetchLimits: Sendable, Equatable {
     /// Requests to peers that gave nothing, for one chunk, before a reader's goes to the registry and another one rests.
     package var peerTries = 16
     package var peerPace = Duration.milliseconds(250)
-    /// The peers' part of a reader's deadline: 10 of 25 s, so that the registry has 15 with its retries.
-    package var peerTime = Duration.seconds(10)
+    /// The peers' part of a reader's deadline: 10 of 25 s, so that the registry has 15 with its retries, and no more of a
+    /// longer one. Of a shorter one three fifths: time for two peers that are gone and one that is not.
+    package var peerTime: Duration { min(.seconds(10), deadline * 3 / 5) }
     /// The same for what no reader here waits for.
     package var peerPatience = Duration.seconds(60)
     /// How long one peer may be waited for while it fetches, a reader waiting or not, and for background work, which

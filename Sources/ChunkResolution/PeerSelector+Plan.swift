@@ -12,8 +12,9 @@ extension PeerSelector {
         package var again: Duration?
         /// How long a node that is to fetch may be waited for, chunk by chunk.
         package var wait: Duration?
-        /// Nodes above that are busy stand between the peers to ask and the registry.
-        var isBelowBusy = false
+        /// Nodes above that are not asked to fetch stand between the peers to ask and the registry: they are busy, or are
+        /// asked for what they have.
+        var isBelowOthers = false
 
         /// No peer.
         package init() {}
@@ -87,23 +88,25 @@ extension PeerSelector {
         if free.isEmpty, certain.isEmpty, known.absences < limits.maxAbsent {
             certain = holders.filter { $0.probability >= limits.likely }
         }
-        plan.sources = trusted(certain).prefix(limits.holders).map { .peer($0.node, fetch: false) }
-        plan.sources += free.prefix(limits.climbs).map { .peer($0, fetch: true) }
+        let chosen = trusted(certain).prefix(limits.holders).map(\.node)
+        // Nobody twice: who does not give what it has will not fetch it, and the second to be asked would be no other.
+        let climbs = free.filter { !chosen.contains($0) }
+        plan.sources = chosen.map { .peer($0, fetch: false) }
+        plan.sources += climbs.prefix(limits.climbs).map { .peer($0, fetch: true) }
         if plan.sources.isEmpty, !above.isEmpty, let next = known.nextFree(now) { plan.again = next - now }
         if !free.isEmpty { plan.wait = limits.wait }
-        plan.isBelowBusy = free.count < above.count
+        plan.isBelowOthers = climbs.count < above.count
         return plan
     }
 
-    /// Without all but the first of those who never gave anything: when that one gives nothing, the second to be asked
-    /// is of another kind.
+    /// Without all but one of those who never gave anything: when that one gives nothing, the second to be asked is of
+    /// another kind. It is the first of those that failed least: in a partition many that were quick are gone.
     private func trusted(_ holders: [ContentIndex.Holder]) -> [ContentIndex.Holder] {
-        var hasStranger = false
-        return holders.filter { holder in
-            if isProven(holder.node) { return true }
-            defer { hasStranger = true }
-            return !hasStranger
-        }
+        func failures(_ holder: ContentIndex.Holder) -> Int { peers[holder.node]?.failures ?? 0 }
+        let strangers = holders.filter { !isProven($0.node) }
+        let fewest = strangers.map(failures).min()
+        let stranger = strangers.first { failures($0) == fewest }
+        return holders.filter { isProven($0.node) || $0 == stranger }
     }
 
     /// Whether the peer has given something.
@@ -164,7 +167,7 @@ extension PeerSelector {
     private func timed(_ plan: Plan, _ rank: FetchRank, _ before: Int) -> Plan {
         guard rank == .demand, case .peer(let name, let fetch) = plan.sources.first else { return plan }
         // The second would be the registry, for everybody below whoever is slow.
-        if plan.sources.count == 1, plan.isBelowBusy { return plan }
+        if plan.sources.count == 1, plan.isBelowOthers { return plan }
         let record = peers[name] ?? PeerRecord(limits)
         let first = Duration.seconds(fetch ? climb.p95 : record.firstByte.p95)
         let transfer = Duration.seconds(2 * Double(before + record.inFlight) / max(1, record.throughput))

@@ -151,12 +151,17 @@ import Testing
         #expect(scheduler.handle(.miss(key(0)), now: .milliseconds(1)) == [.locate(key(0))])
     }
 
-    @Test func aPeerThatTakesAllOfThePeersTimeIsJoinedByTheRegistry() {
-        var scheduler = scheduler()
+    @Test(arguments: [(5, 3), (25, 10), (600, 10)])
+    func aPeerThatTakesAllOfThePeersTimeIsJoinedByTheRegistry(deadline: Int, peersTime: Int) {
+        var limits = FetchLimits()
+        limits.deadline = .seconds(deadline)
+        var scheduler = scheduler(limits)
         _ = miss(&scheduler, 0, [peer("a", fetch: true), .registry])
-        let second = plans(scheduler.handle(.tick, now: .seconds(10)))
+        let end = Duration.seconds(peersTime)
+        #expect(scheduler.handle(.tick, now: end - .milliseconds(1)).isEmpty)
+        let second = plans(scheduler.handle(.tick, now: end))
         #expect(second.map(\.source) == [.registry])
-        let filled = scheduler.handle(.filled(key(0), .resident, errno: 0, from: .registry), now: .seconds(11))
+        let filled = scheduler.handle(.filled(key(0), .resident, errno: 0, from: .registry), now: end + .seconds(1))
         #expect(filled == [.cancel(range: 1), .settled(key(0), .demand, resident: true, source: .registry)])
     }
 

@@ -63,6 +63,21 @@ import Testing
         #expect(sources.count > 1)
     }
 
+    @Test func whoHasItAndIsAboveIsAskedOnceAndTheRegistryIsNoSecondThen() throws {
+        // The top has everything.
+        let order = order(index(8))
+        let index = index(8, complete: (1...8).filter { node($0) == order[0] })
+        for (rank, name) in order.enumerated().dropFirst() {
+            var selector = PeerSelector(own: name)
+            let plan = try #require(
+                selector.plan([(0, .demand)], of: blob, layout: layout, index: index, now: .zero).first)
+            let asked = plan.sources.compactMap(\.peer)
+            #expect(asked.first == order[0])
+            #expect(Set(asked).count == asked.count, "a second time: \(asked)")
+            #expect((plan.hedgeAfter == nil) == (asked.count == 1), "rank \(rank): \(plan)")
+        }
+    }
+
     @Test func whoMayHaveItIsAskedOnlyWhenNobodyIsAboveAndNotForLong() {
         var index = index(8)
         let order = order(index)
@@ -123,6 +138,20 @@ import Testing
                 .served(bytes: 1 << 20, firstByte: .seconds(1), elapsed: .seconds(3)), now: .zero)
         }
         #expect(sources(&selector, index).first == .peer(node(2), fetch: false))
+    }
+
+    @Test func ofThoseWhoNeverGaveAnythingOneThatDidNotFailIsAskedHoweverFar() {
+        let index = index(3, complete: [1, 2])
+        var selector = PeerSelector(own: node(3))
+        selector.noteRoundTrip(node(1), .milliseconds(1), now: .zero)
+        selector.noteRoundTrip(node(2), .seconds(1), now: .zero)
+        func holder(_ now: Duration) -> FetchSource? { sources(&selector, index, at: now).first }
+        #expect(holder(.zero) == .peer(node(1), fetch: false))
+        selector.noteEnded(node(1), bytes: 1, of: blob, segment: 0, fetch: false, .failed, now: .zero)
+        // Its back-off is over.
+        #expect(holder(.seconds(1)) == .peer(node(2), fetch: false))
+        selector.noteEnded(node(2), bytes: 1, of: blob, segment: 0, fetch: false, .failed, now: .seconds(1))
+        #expect(holder(.seconds(2)) == .peer(node(1), fetch: false))
     }
 
     @Test func failuresBackOffAndDouble() {

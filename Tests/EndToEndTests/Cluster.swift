@@ -83,6 +83,11 @@ final class Cluster {
 
     func stat(_ node: Int) throws -> StatReply { try decoded(try exec(node, "stat", "-o", "json")) }
     func peers(_ node: Int) throws -> PeersReply { try decoded(try exec(node, "peers", "-o", "json")) }
+    /// For the message of an expectation that failed: what the node went through.
+    func story(_ node: Int, unless isFine: Bool) throws -> String {
+        if isFine { return "" }
+        return try "node \(node):\n" + exec(node, "events") + exec(node, "spans", "--slowest", "6")
+    }
     func explain(_ node: Int, _ subject: String) throws -> ExplainReply {
         try decoded(try exec(node, "explain", subject, "-o", "json"))
     }
