@@ -8,7 +8,9 @@ enum OddServer {
     }
 
     private static let script = """
-        import socket, sys, threading, time
+        import os, socket, sys, threading, time
+        def say(line):  # one write: print gives the text and its end apart, and threads come in between
+            os.write(1, (line + "\\n").encode())
         port = int(sys.argv[1])
         listener = socket.create_server(("127.0.0.1", port), backlog=256)
         if len(sys.argv) > 2:  # the same over a unix socket
@@ -26,7 +28,7 @@ enum OddServer {
             while True:
                 line = f.readline().decode("latin1").split()
                 if len(line) < 3: return
-                if isFirst: print("CONNECT", flush=True); isFirst = False
+                if isFirst: say("CONNECT"); isFirst = False
                 method, path = line[0], line[1]
                 headers = {}
                 while True:
@@ -36,7 +38,7 @@ enum OddServer {
                 if path == "/refuse-upload":
                     sized(c, b"no", "401 Unauthorized"); return
                 body = f.read(int(headers.get("content-length", "0")))
-                print("REQUEST", method, path, len(body), headers.get("range", "-"), flush=True)
+                say("REQUEST %s %s %d %s" % (method, path, len(body), headers.get("range", "-")))
                 if path.startswith("/bytes/"): sized(c, b"x" * int(path.split("/")[2]))
                 elif path == "/echo":
                     text = method + " " + str(sorted(headers.items())) + "\\n"
