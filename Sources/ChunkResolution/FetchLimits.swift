@@ -44,7 +44,7 @@ package struct FetchLimits: Sendable, Equatable {
     package var peerTries = 16
     package var peerPace = Duration.milliseconds(250)
     /// The peers' part of a reader's deadline: 10 of 25 s, so that the registry has 15 with its retries, and no more of a
-    /// longer one. Of a shorter one three fifths: time for two peers that are gone and one that is not.
+    /// longer one. Of a shorter one three fifths: peers never use up all of it.
     package var peerTime: Duration { min(.seconds(10), deadline * 3 / 5) }
     /// The same for what no reader here waits for.
     package var peerPatience = Duration.seconds(60)

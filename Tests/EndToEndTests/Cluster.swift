@@ -83,16 +83,18 @@ final class Cluster {
 
     func stat(_ node: Int) throws -> StatReply { try decoded(try exec(node, "stat", "-o", "json")) }
     func peers(_ node: Int) throws -> PeersReply { try decoded(try exec(node, "peers", "-o", "json")) }
-    /// For the message of an expectation that failed: what the node went through.
-    func story(_ node: Int, unless isFine: Bool) throws -> String {
-        if isFine { return "" }
-        return try "node \(node):\n" + exec(node, "events") + exec(node, "spans", "--slowest", "6")
-    }
     func explain(_ node: Int, _ subject: String) throws -> ExplainReply {
         try decoded(try exec(node, "explain", subject, "-o", "json"))
     }
     func spans(_ node: Int) throws -> SpansReply { try decoded(try exec(node, "spans", "-o", "json")) }
     func drain(_ node: Int) throws -> DrainReply { try decoded(try exec(node, "drain", "-o", "json")) }
+
+    /// For the message of an expectation that failed: what the node went through.
+    func story(_ node: Int, unless isFine: Bool) throws -> String {
+        if isFine { return "" }
+        return try "node \(node):\n" + exec(node, "events") + exec(node, "spans", "--slowest", "6")
+    }
+
     func verify(_ node: Int, _ image: String) throws -> VerifyReply {
         // Status 1 is its way to say that chunks are bad.
         var command = Command(scripts + "/exec", ["\(node)", "verify", image, "-o", "json"])
